@@ -1,0 +1,98 @@
+"""What to read of each clip, and how a data set is used: the configuration of the data part.
+
+`DataConfig.inputs` maps the name of an input stream to the way in which it is read; a further stream is one more block.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mmfusion.config import configclass
+from mmfusion.data.augment import AugmentConfig
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@configclass
+class WaveformInput:
+    """Sound: mono float32 samples in [-1, 1]."""
+
+    kind: Literal["waveform"] = "waveform"
+    source: str | None = None
+    """key of the manifest's `media` to read; null reads the key that is the input's own name"""
+    sample_rate_hz: int = Field(default=16000, ge=1000)
+
+
+@configclass
+class FramesInput:
+    """Pictures: square uint8 RGB frames at a fixed rate. A still picture is one frame."""
+
+    kind: Literal["frames"] = "frames"
+    source: str | None = None
+    """key of the manifest's `media` to read; null reads the key that is the input's own name"""
+    rate: float = Field(default=4.0, gt=0)
+    """frames a second; step k is the frame on display at k/rate seconds"""
+    size_px: int = Field(default=64, ge=8)
+    """height and width of the frames"""
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    """how a picture that is not square becomes square"""
+    backend: Literal["pyav", "decord"] = "pyav"
+
+
+@configclass
+class FeaturesInput:
+    """Features that were computed before: one vector of F numbers a step, from an .npz file."""
+
+    kind: Literal["features"] = "features"
+    source: str | None = None
+    """key of the manifest's `media` to read; null reads the key that is the input's own name"""
+    rate: float | None = Field(default=None, gt=0)
+    """steps a second, whatever the files say, for sets whose clips have each their own; null believes the files"""
+    standardize: bool = False
+    """subtract the mean and divide by the standard deviation, each feature by its own, over the training split"""
+    clip_value: float | None = Field(default=None, gt=0)
+    """largest magnitude, after standardizing; what is beyond is set to it"""
+
+
+InputConfig = Annotated[WaveformInput | FramesInput | FeaturesInput, Field(discriminator="kind")]
+
+
+@configclass
+class DataConfig:
+    """A manifest, what is read of its clips, and how they are shown to a model."""
+
+    manifest: str
+    """path of the manifest.jsonl"""
+    cache: str = "cache"
+    """folder of decoded media, shared by all runs and data sets"""
+    inputs: dict[str, InputConfig] = Field(min_length=1)
+    """input stream name -> what is read"""
+    max_duration_s: float = Field(default=10.0, gt=0)
+    """only this much from the start of each clip is read"""
+    captions_per_clip: int = Field(default=5, ge=1)
+    """captions of one clip in a batch: drawn anew each epoch in training, the first ones otherwise"""
+    train_split: str = "train"
+    validation_split: str = "val"
+    test_split: str = "test"
+    legacy_split: bool = False
+    """accept a set's traditional split although groups are in several of its parts; tables then say legacy"""
+    augment: AugmentConfig = AugmentConfig()
+    modality_dropout: dict[str, Probability] = Field(default_factory=dict)
+    """input -> probability of hiding it from a clip in training; one input that the clip has is always left"""
+    workers: int = Field(default=0, ge=0)
+    """processes that prepare batches; 0 prepares them in the training process"""
+    cache_workers: int = Field(default=2, ge=0)
+    """processes that decode media; 0 decodes in the calling process"""
+    in_memory: bool = False
+    """keep decoded media in memory, for sets that fit"""
+    retry_failed: bool = False
+    """read again the files that could not be read before and have not changed since"""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Any:
+        for name in self.modality_dropout:
+            if name not in self.inputs:
+                raise ValueError(f"modality_dropout names {name!r}, which is none of the inputs {sorted(self.inputs)}")
+        return self

@@ -1,0 +1,90 @@
+"""What a media file holds, without decoding more than its first picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmfusion.data.media_open import Media, Tally, decode, open_media
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What `probe` found. Fields of a modality that the file does not have are None.
+
+    `duration_s` is what the container states, None where it states nothing; `width_px` and `height_px` are the coded
+    size, before rotation; `rotation_deg` is how far a player turns the picture counter-clockwise (-90 is a phone held
+    upright); `frame_rate` is the average. The starts are on the file's clock (see `media_open`).
+    """
+
+    path: Path
+    container: str
+    duration_s: float | None
+    has_audio: bool
+    has_video: bool
+    is_still: bool
+    video_codec: str | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    rotation_deg: int | None = None
+    frame_rate: float | None = None
+    video_start_s: float | None = None
+    audio_codec: str | None = None
+    sample_rate_hz: int | None = None
+    num_channels: int | None = None
+    audio_start_s: float | None = None
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What the file holds. Raises MediaError when it holds nothing that can be decoded."""
+    with open_media(path) as media:
+        return MediaInfo(
+            path=media.path,
+            container=media.container.format.name,
+            duration_s=_duration_s(media),
+            has_audio=media.audio is not None,
+            has_video=media.video is not None,
+            is_still=media.is_still,
+            **_audio_facts(media),
+            **_video_facts(media),
+        )
+
+
+def _duration_s(media: Media) -> float | None:
+    if media.is_still:
+        return None
+    if media.container.duration:
+        return media.container.duration / 1e6
+    streams = [stream for stream in (media.video, media.audio) if stream is not None]
+    lengths = [float(s.duration * s.time_base) for s in streams if s.duration and s.time_base]
+    return max(lengths, default=None)
+
+
+def _audio_facts(media: Media) -> dict[str, Any]:
+    if media.audio is None:
+        return {}
+    context = media.audio.codec_context
+    return {
+        "audio_codec": context.name,
+        "sample_rate_hz": context.sample_rate or None,
+        "num_channels": context.channels or None,
+        "audio_start_s": media.seconds(media.audio.start_time, media.audio),
+    }
+
+
+def _video_facts(media: Media) -> dict[str, Any]:
+    if media.video is None:
+        return {}
+    rate = media.video.average_rate or media.video.guessed_rate
+    first = next(decode(media, media.video, Tally()), None)
+    turn = getattr(first, "rotation", 0)
+    return {
+        "video_codec": media.video.codec_context.name,
+        "width_px": media.video.codec_context.width or None,
+        "height_px": media.video.codec_context.height or None,
+        # A damaged display matrix gives a number that is no angle.
+        "rotation_deg": turn if -360 <= turn <= 360 else 0,
+        "frame_rate": float(rate) if rate else None,
+        "video_start_s": media.seconds(media.video.start_time, media.video),
+    }

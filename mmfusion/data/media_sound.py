@@ -1,0 +1,184 @@
+"""Sound of a media file as mono samples on the file's clock."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.audio.resampler import AudioResampler
+from av.error import FFmpegError
+
+from mmfusion.data.media_open import LONGEST_S, Media, MediaError, Tally, decode, open_media, short_reason
+from mmfusion.types import InputError
+
+# Containers round time stamps (to 1 ms in matroska, more in old ones); a lost packet is 20 ms and more.
+_GAP_S = 0.015
+_JUMP_BACK_S = 1.0
+_SEEK_FROM_S = 10.0
+_FILLING_S = 0.15
+_NUM_HEAD = 12
+_PREROLL_S = 1.0  # a decoder that starts in the middle needs some packets before its output is right
+
+
+@dataclass(frozen=True)
+class Sound:
+    """`data` float32 (N,) mono; `mask` bool (N,), False (and data 0) where the file has no sound.
+
+    `num_broken` counts packets that could not be decoded, `reason` is the first one's.
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    num_broken: int = 0
+    reason: str | None = None
+
+
+def read_sound(path: str | Path, sample_rate_hz: int, start_s: float = 0.0, end_s: float | None = None) -> Sound | None:
+    """The sound of [start_s, end_s), all channels mixed to one; sample i lies at start_s + i / sample_rate_hz.
+
+    N = round((end_s - start_s) * sample_rate_hz); without `end_s`, up to where the sound ends, at least 1. Gaps in
+    the time stamps stay gaps, so that sound and pictures do not drift apart. None when the file has no sound;
+    MediaError when it cannot be read.
+    """
+    if sample_rate_hz <= 0:
+        raise InputError(f"{path}: sample_rate_hz must be positive, got {sample_rate_hz}")
+    if not (math.isfinite(start_s) and start_s >= 0):
+        raise InputError(f"{path}: start_s must not be negative, got {start_s}")
+    if end_s is not None and not start_s < end_s <= start_s + LONGEST_S:
+        raise InputError(f"{path}: end_s must lie within {LONGEST_S:.0f} s after start_s ({start_s}), got {end_s}")
+    tally = Tally()
+    with open_media(path) as media:
+        if media.audio is None:
+            return None
+        if start_s > _SEEK_FROM_S:
+            media.seek(media.audio, start_s - _PREROLL_S)
+        pieces = list(_pieces(media, sample_rate_hz, start_s, end_s, tally))
+        over_s = _over_s(media)
+    if not pieces and (tally.num_broken or start_s == 0):
+        raise MediaError(f"{path}: no sound can be decoded: {tally.reason or 'the audio stream is empty'}")
+    _trim(pieces, None if over_s is None else round((over_s - start_s) * sample_rate_hz), sample_rate_hz)
+    data, mask = _placed(pieces, None if end_s is None else max(1, round((end_s - start_s) * sample_rate_hz)))
+    return Sound(data, mask, tally.num_broken, tally.reason)
+
+
+class _Run:
+    """Sound without gaps, resampled as it comes in."""
+
+    def __init__(self, from_s: float, first: Any, sample_rate_hz: int) -> None:
+        self.from_s = from_s
+        self.form = _form(first)
+        self._num_in = 0
+        self._rate_in_hz = first.sample_rate
+        self._resampler = AudioResampler("fltp", "mono", sample_rate_hz)
+        self._parts: list[np.ndarray] = []
+
+    @property
+    def end_s(self) -> float:
+        return self.from_s + self._num_in / self._rate_in_hz
+
+    def add(self, frame: Any) -> None:
+        # Counted stamps: the file's own are rounded, and the resampler would stretch the sound to fit them.
+        frame.pts, frame.time_base = self._num_in, Fraction(1, self._rate_in_hz)
+        self._num_in += frame.samples
+        self._take(frame)
+
+    def samples(self) -> np.ndarray:
+        """All of it; the run is over then."""
+        self._take(None)
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+
+    def _take(self, frame: Any) -> None:
+        self._parts.extend(out.to_ndarray()[0] for out in self._resampler.resample(frame))
+
+
+def _form(frame: Any) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _pieces(
+    media: Media, sample_rate_hz: int, start_s: float, end_s: float | None, tally: Tally
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index of the first sample, counted from start_s; samples) of each run without gaps, in the file's order."""
+    run: _Run | None = None
+    shift_s = 0.0
+    frames = decode(media, media.audio, tally)
+    head = list(itertools.islice(frames, _NUM_HEAD))
+    counting = _stamps_are_wrong(head)
+    for frame in itertools.chain(head, frames):
+        if not frame.samples or not frame.sample_rate:
+            continue
+        stamp_s = media.seconds(frame.pts, frame)
+        if run is None:
+            run = _Run(stamp_s or 0.0, frame, sample_rate_hz)
+        else:
+            due_s = run.end_s
+            time_s = due_s if stamp_s is None or counting else stamp_s + shift_s
+            if time_s < due_s - _JUMP_BACK_S:  # a second recording behind the first
+                shift_s += due_s - time_s
+                time_s = due_s
+            gap = abs(time_s - due_s) > _GAP_S
+            if gap or _form(frame) != run.form:
+                yield _piece(run, sample_rate_hz, start_s)
+                run = _Run(time_s if gap else due_s, frame, sample_rate_hz)
+        try:
+            run.add(frame)
+        except (FFmpegError, ValueError) as error:
+            tally.add(short_reason(error))
+        if end_s is not None and run.end_s > end_s + _PREROLL_S / 10:
+            break
+        if end_s is None and run.end_s - start_s > LONGEST_S:
+            raise MediaError(f"{media.path}: sound longer than {LONGEST_S:.0f} s must be read with an end_s")
+    if run is not None:
+        yield _piece(run, sample_rate_hz, start_s)
+
+
+def _stamps_are_wrong(head: list[Any]) -> bool:
+    """Whether most time stamps advance at less than half or more than twice the speed of the sound (broken headers)."""
+    speeds = [
+        float((after.pts - before.pts) * before.time_base) * before.sample_rate / before.samples
+        for before, after in itertools.pairwise(head)
+        if None not in (before.pts, after.pts, before.time_base) and before.samples and before.sample_rate
+    ]
+    return len(speeds) > 2 and not 0.5 < float(np.median(speeds)) < 2
+
+
+def _piece(run: _Run, sample_rate_hz: int, start_s: float) -> tuple[int, np.ndarray]:
+    return round((run.from_s - start_s) * sample_rate_hz), run.samples()
+
+
+def _over_s(media: Media) -> float | None:
+    """When the sound is over by an mp4's edit list; the last packet is filled up with what was never recorded."""
+    stream = media.audio
+    if stream is None or stream.duration is None or "mov" not in media.container.format.name.split(","):
+        return None
+    return media.seconds((stream.start_time or 0) + stream.duration, stream)
+
+
+def _trim(pieces: list[tuple[int, np.ndarray]], over: int | None, sample_rate_hz: int) -> None:
+    """Cuts a filling of at most `_FILLING_S` off the end, in place; where it is longer, the stated end is wrong."""
+    if not pieces or over is None:
+        return
+    first, samples = pieces[-1]
+    excess = first + len(samples) - over
+    if 0 < excess < min(len(samples), _FILLING_S * sample_rate_hz):
+        pieces[-1] = first, samples[:-excess]
+
+
+def _placed(pieces: list[tuple[int, np.ndarray]], num: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Samples and mask of length `num` (None: up to the last sample); where pieces overlap, the last one counts."""
+    if num is None:
+        num = max(1, *(first + len(samples) for first, samples in pieces)) if pieces else 1
+    data, mask = np.zeros(num, np.float32), np.zeros(num, bool)
+    for first, samples in pieces:
+        start, end = max(0, first), min(num, first + len(samples))
+        if start < end:
+            part = samples[start - first : end - first]
+            real = np.isfinite(part)
+            data[start:end], mask[start:end] = np.where(real, part, 0), real
+    return data, mask

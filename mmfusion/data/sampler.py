@@ -1,0 +1,81 @@
+"""Which clips come when: the order of an epoch, cut into batches, shared among processes, and taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from mmfusion.types import InputError
+
+
+class EpochSampler(Sampler[list[int]]):
+    """The batches of one training epoch for one of `world` processes: a `batch_sampler` for torch's DataLoader.
+
+    The order is a permutation that (seed, epoch) alone decides. All processes together take `batch_size * world` clips
+    of it at a time and get a batch each; no clip comes twice in an epoch. Of the last clips, fewer than that, every
+    process gets an equal share (sizes differ by at most one), so that all processes make equally many steps; when there
+    are fewer of them than processes, they are left out of this epoch.
+
+    The sampler keeps no state: whoever takes its batches counts them, so batches that a loader has fetched ahead do not
+    matter. To resume after `n` batches, make one with `start_batch=n`.
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        *,
+        epoch: int = 0,
+        start_batch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size < 1 or not 0 <= rank < world or start_batch < 0:
+            raise ValueError(f"no such batches: batch_size {batch_size}, rank {rank} of {world}, start {start_batch}")
+        if num_clips < world:
+            raise InputError(f"{num_clips} clips are too few to train with {world} processes")
+        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+        self.epoch, self.start_batch = epoch, start_batch
+        self.rank, self.world = rank, world
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Moves to another epoch, and in it past the first `start_batch` batches."""
+        self.epoch, self.start_batch = epoch, start_batch
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a whole epoch, for each process the same."""
+        whole, left = divmod(self.num_clips, self.batch_size * self.world)
+        return whole + (left >= self.world)
+
+    def __len__(self) -> int:
+        """Batches from `start_batch` on."""
+        return max(0, self.num_batches - self.start_batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = epoch_order(self.num_clips, self.seed, self.epoch)
+        step = self.batch_size * self.world
+        for batch in range(self.start_batch, self.num_batches):
+            together = order[batch * step : (batch + 1) * step]
+            yield np.array_split(together, self.world)[self.rank].tolist()
+
+
+def epoch_order(num_clips: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation (num_clips,) of an epoch, by seed and epoch alone."""
+    digest = hashlib.blake2b(f"{seed}\0{epoch}".encode(), digest_size=16, person=b"order").digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little"))).permutation(num_clips)
+
+
+def shard(num_clips: int, rank: int = 0, world: int = 1) -> list[int]:
+    """The clips that one of `world` processes evaluates: each clip once, none twice, whatever their number."""
+    return list(range(rank, num_clips, world))
+
+
+def ordered_batches(num_clips: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """The clips of `shard` in batches, in order; the last batch may be smaller. Also a `batch_sampler`."""
+    mine = shard(num_clips, rank, world)
+    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]

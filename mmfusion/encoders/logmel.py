@@ -1,0 +1,175 @@
+"""Waveform -> log-mel spectrogram, always in float32, with masks, and SpecAugment on top.
+
+Frame j stands for [j * hop, (j + 1) * hop) seconds. Its Hann window is centred two fifths of a hop before the middle of
+that interval: intervals are half open, so what happens exactly at j * hop belongs to frame j, and a window on the very
+middle would see it as strongly in frame j - 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmfusion.config import configclass
+from mmfusion.types import InputError, Stream
+
+LEAN = 0.4  # of a hop
+SCALE = 4.0  # puts the logarithm of ordinary sounds near 1
+
+
+@configclass
+class SpecAugmentConfig:
+    """Blanks bands and stretches of time, in training only. Park et al. 2019, "SpecAugment", section 2."""
+
+    num_band_masks: int = 0
+    """Blocks of mel bands that are blanked in each clip."""
+    band_width: int = 8
+    """Largest width of such a block, in bands."""
+    num_time_masks: int = 0
+    """Stretches of time that are blanked in each clip."""
+    time_width_s: float = 0.2
+    """Longest such stretch, in seconds."""
+
+
+@configclass
+class LogMelConfig:
+    """How sound is turned into a picture."""
+
+    num_mels: int = 64
+    """Mel bands."""
+    window_s: float = 0.025
+    """Length of the Hann window."""
+    hop_s: float = 0.0125
+    """Time from one frame to the next."""
+    min_hz: float = 50.0
+    """Lower edge of the lowest band."""
+    max_hz: float | None = None
+    """Upper edge of the highest band; half the sample rate when not given."""
+    floor: float = 1e-7
+    """Power (1 = a full-scale square) below which everything counts as silence."""
+    normalize: Literal["none", "clip"] = "none"
+    """clip: every clip gets mean 0 and deviation 1 over its own real frames, so that its level does not matter."""
+    augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    """Blanked bands and stretches in training."""
+
+
+class LogMel(nn.Module):
+    """Waveform stream (B, N) -> log-mel stream (B, T, num_mels) float32 at 1 / hop_s frames a second.
+
+    value = log(1 + power / floor) / 4, so silence, padding and blanked parts are all 0. T = ceil(N / hop). A frame is
+    real when at least half of its own hop is; the first frame already when any of it is. Any sample rate will do.
+    """
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        if not 0 < config.hop_s <= config.window_s:
+            raise InputError(f"logmel.hop_s: must be above 0 and at most window_s, got {config.hop_s}")
+        if config.num_mels < 1 or config.floor <= 0:
+            raise InputError("logmel: num_mels and floor must be positive")
+        self.config = config
+        self._tables: dict[tuple[float, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, raw: Stream) -> Stream:
+        with torch.autocast(raw.data.device.type, enabled=False):
+            frames, mask = frame_sound(raw, self.config.hop_s, round(self.config.window_s * raw.rate))
+            window, bank = self._table(raw.rate, raw.data.device)
+            spectrum = torch.fft.rfft(frames * window, n=2 * (bank.shape[0] - 1))
+            power = spectrum.real.square() + spectrum.imag.square()
+            stream = Stream(torch.log1p(power @ bank / self.config.floor) / SCALE, mask, 1 / self.config.hop_s)
+            if self.config.normalize == "clip":
+                stream = _normalize_clips(stream)
+            if self.training:
+                stream = spec_augment(stream, self.config.augment)
+            return stream.with_data(stream.zeroed())
+
+    def _table(self, rate: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The window (summing to 1) and the mel filter bank (frequencies, mels) for this sample rate."""
+        if (rate, device) not in self._tables:
+            from torchaudio.functional import melscale_fbanks
+
+            size = round(self.config.window_s * rate)
+            num_freqs = _power_of_two(size) // 2 + 1
+            top = min(self.config.max_hz or rate / 2, rate / 2)
+            if top <= self.config.min_hz:
+                raise InputError(f"logmel.max_hz: {top:g} is not above min_hz {self.config.min_hz:g} at {rate:g} Hz")
+            bank = melscale_fbanks(
+                num_freqs, self.config.min_hz, top, self.config.num_mels, round(rate), mel_scale="slaney"
+            )
+            window = torch.hann_window(size)
+            self._tables[rate, device] = ((window / window.sum()).to(device), bank.to(device))
+        return self._tables[rate, device]
+
+
+def frame_sound(raw: Stream, hop_s: float, size: int) -> tuple[Tensor, Tensor]:
+    """Overlapping pieces of sound: (B, T, size) float32, masked samples zero, and which of them are real (B, T).
+
+    The hop need not be a whole number of samples.
+    """
+    if raw.data.ndim != 2:
+        raise ValueError(f"a waveform must be (batch, samples), got {tuple(raw.data.shape)}")
+    hop = hop_s * raw.rate
+    num_frames = max(1, int(torch.tensor(raw.data.shape[1] / hop - 1e-6).ceil()))
+    edges = (torch.arange(num_frames + 1, device=raw.data.device, dtype=torch.float64) * hop).round().long()
+    centres = ((torch.arange(num_frames, device=raw.data.device, dtype=torch.float64) + 0.5 - LEAN) * hop).round()
+    starts = centres.long() - size // 2
+    before = max(0, -int(starts[0]))
+    after = max(0, int(starts[-1]) + size - raw.data.shape[1])
+    sound = nn.functional.pad(raw.zeroed().float(), (before, after))
+    at = (starts + before).unsqueeze(1) + torch.arange(size, device=raw.data.device)
+    return sound[:, at], _frame_mask(raw.mask, edges, hop)
+
+
+def _frame_mask(mask: Tensor, edges: Tensor, hop: float) -> Tensor:
+    counted = nn.functional.pad(mask.long().cumsum(1), (1, 0))
+    at = edges.clamp(max=mask.shape[1])
+    count = counted[:, at[1:]] - counted[:, at[:-1]]
+    real = count >= hop / 2
+    real[:, 0] |= count[:, 0] > 0
+    return real
+
+
+def _normalize_clips(stream: Stream) -> Stream:
+    weight = stream.mask.unsqueeze(-1)
+    num = (weight.sum((1, 2), keepdim=True) * stream.data.shape[-1]).clamp(min=1)
+    mean = (stream.data * weight).sum((1, 2), keepdim=True) / num
+    variance = ((stream.data - mean).square() * weight).sum((1, 2), keepdim=True) / num
+    return stream.with_data((stream.data - mean) / (variance + 1e-4).sqrt())
+
+
+def spec_augment(stream: Stream, config: SpecAugmentConfig) -> Stream:
+    """The stream with random blocks of bands and stretches of each clip's real time set to 0."""
+    data = stream.data
+    bands = data.shape[2]
+    whole = torch.full((data.shape[0],), bands, device=data.device)
+    for _ in range(config.num_band_masks):
+        data = data.masked_fill(_random_block(whole, bands, config.band_width).unsqueeze(1), 0.0)
+    for _ in range(config.num_time_masks):
+        widest = round(config.time_width_s * stream.rate)
+        data = data.masked_fill(_random_block(stream.lengths, data.shape[1], widest).unsqueeze(2), 0.0)
+    return stream.with_data(data)
+
+
+def _random_block(lengths: Tensor, size: int, widest: int) -> Tensor:
+    """(B, size) bool: one block of random width 0..widest at a random place inside each row's first `lengths`."""
+    draw = torch.rand(2, len(lengths), device=lengths.device)
+    width = torch.minimum((draw[0] * (widest + 1)).long(), lengths)
+    start = (draw[1] * (lengths - width + 1)).long()
+    place = torch.arange(size, device=lengths.device)
+    return (place >= start.unsqueeze(1)) & (place < (start + width).unsqueeze(1))
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(size - 1, 1).bit_length()
+
+
+def frames_per_step(hop_s: float, rate: float, name: str) -> int:
+    """How many frames make one step; InputError when it is not a whole number."""
+    num = 1 / (hop_s * rate) if rate > 0 else 0.0
+    if num < 1 - 1e-6 or abs(num - round(num)) > 1e-6:
+        frames = 1 / hop_s
+        valid = [f"{frames / n:g}" for n in range(1, int(frames) + 1) if frames / n == round(frames / n)]
+        raise InputError(f"{name}: {rate:g} steps a second do not divide {frames:g} frames; {', '.join(valid)} do")
+    return round(num)

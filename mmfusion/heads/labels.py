@@ -1,0 +1,160 @@
+"""Event labels: a stream of steps -> one decision a clip, and a decision a step when asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from mmfusion.config import configclass
+from mmfusion.types import InputError, Output, Stream, Targets
+
+Pooling = Literal["mean", "max", "attention"]
+
+
+@configclass
+class LabelsConfig:
+    """Settings of a `LabelHead`."""
+
+    kind: Literal["labels"] = "labels"
+    target: Literal["multi", "single"] = "multi"
+    """multi: any number of classes a clip, a sigmoid each; single: exactly one class a clip, a softmax over all."""
+    pooling: Pooling = "mean"
+    """How the real steps of a clip become one vector."""
+    hidden: Annotated[int, Field(gt=0)] | None = None
+    """Units of a ReLU layer before the classes; None for a linear classifier."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropping an input of the classifier, and of its hidden layer, in training."""
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """Weight of each class in the loss, in the order of the classes; None for equal weights."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread evenly: over yes and no (multi), over the classes (single)."""
+    per_second: bool = False
+    """Also classify every step (`Output.steps`), and learn from what happens in which second where that is known."""
+    activity_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the per-second loss beside the clip's."""
+    loss_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of this head in the model's loss; applied by the model, not by `loss`."""
+
+
+class LabelHead(nn.Module):
+    """Pools the real steps of a clip and classifies the result: logits (B, C).
+
+    `width` is the stream's number of features a step. A clip without a real step is classified from zeros. Raises
+    InputError when `class_weights` does not have one entry a class.
+    """
+
+    weights: Tensor
+
+    def __init__(self, config: LabelsConfig, width: int, num_classes: int) -> None:
+        super().__init__()
+        given = config.class_weights
+        if given is not None and len(given) != num_classes:
+            raise InputError(f"class_weights has {len(given)} entries, the data has {num_classes} classes")
+        self.config = config
+        self.loss_weight = config.loss_weight
+        self.pool = TimePooling(config.pooling, width)
+        self.classify = _classifier(config, width, num_classes)
+        weights = torch.ones(num_classes) if given is None else torch.tensor(given, dtype=torch.float32)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, stream: Stream, targets: Targets | None = None) -> Output:
+        """Logits (B, C); with `per_second` also `steps`, logits (B, T, C) by the same classifier on the stream's clock.
+
+        The targets are not looked at.
+        """
+        logits = self.classify(self.pool(stream))
+        steps = stream.with_data(self.classify(stream.zeroed().float())) if self.config.per_second else None
+        return Output(logits, "bernoulli" if self.config.target == "multi" else "categorical", steps)
+
+    def loss(self, output: Output, targets: Targets) -> Tensor:
+        """Scalar, float32: the mean over what is known, weighted by class; zero where nothing is known.
+
+        multi: binary cross-entropy over the cells (clip, class) that `label_mask` calls known. single: cross-entropy
+        over the clips whose label is known, the label being the class of the largest entry. With `per_second`, and
+        where `targets.activity` is given, the same over the cells (clip, second, class); NaN there means unknown.
+        """
+        total = 0.0 * output.logits.float().sum()
+        if targets.labels is not None:
+            known = torch.ones_like(targets.labels, dtype=torch.bool)
+            known = known if targets.label_mask is None else targets.label_mask
+            total = total + self._loss(output, output.logits.float(), targets.labels.float(), known)
+        if output.steps is not None and targets.activity is not None:
+            logits, happened, known = _by_second(output.steps, targets)
+            total = total + self.config.activity_weight * self._loss(output, logits, happened, known)
+        return total
+
+    def _loss(self, output: Output, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        labels = labels.masked_fill(~known, 0)
+        if output.family == "bernoulli":
+            labels = labels * (1 - smoothing) + smoothing / 2
+            losses = binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            weights = known * self.weights.to(logits)
+            return (losses * weights).sum() / weights.sum().clamp(min=1e-8)
+        best, label = labels.max(dim=-1)
+        # A clip with none of the classes has no single label; an index that is ignored adds nothing to the sum.
+        usable = (best > 0).flatten()
+        label, weights = label.flatten(), self.weights.to(logits)
+        ignored = label.masked_fill(~usable, -100)
+        losses = cross_entropy(logits.flatten(0, -2), ignored, weights, reduction="sum", label_smoothing=smoothing)
+        return losses / (weights[label] * usable).sum().clamp(min=1e-8)
+
+
+class TimePooling(nn.Module):
+    """Stream (B, T, F) -> (B, F), over the real steps only; zeros for a clip that has none.
+
+    mean: the average. max: the largest value of each feature. attention: sum_t a_t h_t with
+    a = softmax_t(w . tanh(V h_t)), attention pooling of Ilse, Tomczak, Welling (ICML 2018), eq. 7 and 8.
+    """
+
+    def __init__(self, pooling: Pooling, width: int) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.score = None
+        if pooling == "attention":
+            self.score = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+
+    def forward(self, stream: Stream) -> Tensor:
+        data, mask = stream.zeroed().float(), stream.mask[..., None]
+        if self.pooling == "max":
+            highest = data.masked_fill(~mask, float("-inf")).amax(dim=1)
+            return highest.masked_fill(~stream.present[:, None], 0)
+        if self.score is None:
+            return data.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        # The lowest finite number, not -inf: a clip with nothing real then gets even weights on zeros, and no NaN.
+        scores = self.score(data).float()
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1)
+        return (weights * data).sum(dim=1)
+
+
+def _classifier(config: LabelsConfig, width: int, num_classes: int) -> nn.Module:
+    dropout = nn.Dropout(config.dropout)
+    if config.hidden is None:
+        return nn.Sequential(dropout, nn.Linear(width, num_classes))
+    hidden = nn.Linear(width, config.hidden)
+    return nn.Sequential(dropout, hidden, nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, num_classes))
+
+
+def _by_second(steps: Stream, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    """Step logits averaged over each second (B, S, C), the activity there, and which cells are known.
+
+    Step k covers [k / rate, (k + 1) / rate) seconds; a step that reaches into two seconds counts in both by its
+    share. A second without a real step is unknown.
+    """
+    assert targets.activity is not None
+    happened = targets.activity.float()
+    num_steps, num_seconds = steps.data.shape[1], happened.shape[1]
+    begin = torch.arange(num_steps, device=steps.data.device, dtype=torch.float64) / steps.rate
+    second = torch.arange(num_seconds, device=steps.data.device, dtype=torch.float64)[:, None]
+    overlap = torch.minimum(begin + 1 / steps.rate, second + 1) - torch.maximum(begin, second)
+    share = torch.where(overlap > 1e-6, overlap, 0.0).float() * steps.mask[:, None, :]
+    total = share.sum(dim=-1, keepdim=True)
+    logits = share @ steps.zeroed().float() / total.clamp(min=1e-6)
+    known = (total > 0) & ~happened.isnan()
+    if targets.label_mask is not None:
+        known = known & targets.label_mask[:, None, :]
+    return logits, happened, known

@@ -1,0 +1,151 @@
+"""Scores of files that any system wrote: captions in JSON, label predictions in JSON lines; and their table as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mmfusion.types import InputError
+
+
+def score_captions(candidates_path: str | Path, references_path: str | Path) -> dict[str, Any]:
+    """`caption_metrics` of C {clip: caption} against R {clip: [caption, ...]}; InputError names the file at fault."""
+    candidates, references = _read_object(candidates_path), _read_object(references_path)
+    for clip, caption in candidates.items():
+        if not isinstance(caption, str):
+            raise InputError(f"{candidates_path}: clip {clip}: must be one caption in quotes")
+    for clip, captions in references.items():
+        texts = isinstance(captions, list) and captions and all(isinstance(text, str) for text in captions)
+        if not texts:
+            raise InputError(f"{references_path}: clip {clip}: must be a list of one or more captions")
+    for path, ids, others in (
+        (references_path, candidates, references),
+        (candidates_path, references, candidates),
+    ):
+        missing = [clip for clip in ids if clip not in others]
+        if missing:
+            raise InputError(f"{path}: has no entry for clip {missing[0]} ({len(missing)} missing in all)")
+    from mmfusion.metrics.captions import caption_metrics
+
+    return caption_metrics(references, candidates)
+
+
+def score_labels(predictions_path: str | Path, target: Literal["multi", "single"] = "multi") -> dict[str, Any]:
+    """`label_metrics` of a predictions file, one JSON object a line.
+
+    Each has `id`, `labels` {class: probability}, and `truth` with either `labels` [class, ...] (all others are known
+    to be absent), or `relevances` {class: number} (all others are unknown); where both are missing or null the clip is
+    left out and counted as `num_unlabelled`. InputError names the file, line and field.
+    """
+    path = Path(predictions_path)
+    rows = _read_lines(path)
+    names = sorted(rows[0][1]["labels"])
+    column = {name: position for position, name in enumerate(names)}
+    shape = (len(rows), len(names))
+    reference, scores, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
+    for row, (where, line) in enumerate(rows):
+        if sorted(line["labels"]) != names:
+            raise InputError(f"{where}: labels: not the same classes as in the first line")
+        scores[row] = [line["labels"][name] for name in names]
+        _fill_truth(where, line.get("truth") or {}, column, reference[row], mask[row])
+    from mmfusion.metrics.labels import label_metrics
+
+    try:
+        result = label_metrics(reference, scores, names, mask, target)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return {**result, "num_unlabelled": int((~mask.any(axis=1)).sum())}
+
+
+def format_scores(result: Mapping[str, Any]) -> str:
+    """One line a figure, then one line a class where there are classes; figures with 4 decimals."""
+    lines = [f"{name:<22}{_cell(value)}" for name, value in result.items() if not isinstance(value, dict)]
+    classes = result.get("per_class", {})
+    if classes:
+        columns = list(next(iter(classes.values())))
+        width = max(5, *map(len, classes))
+        lines += ["", f"{'class':<{width}}" + "".join(f"{column:>19}" for column in columns)]
+        for name, figures in classes.items():
+            lines.append(f"{name:<{width}}" + "".join(f"{_cell(figures[column]):>19}" for column in columns))
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _fill_truth(where: str, truth: Any, column: dict[str, int], reference: np.ndarray, mask: np.ndarray) -> None:
+    """Writes one clip's row of the reference and of what is known of it."""
+    if not isinstance(truth, dict):
+        raise InputError(f"{where}: truth: must be an object with labels or relevances")
+    labels, relevances = truth.get("labels"), truth.get("relevances")
+    rated: dict[str, Any] = {}
+    if relevances:
+        rated = relevances
+    elif labels is not None:
+        rated = {**dict.fromkeys(column, 0.0), **dict.fromkeys(labels, 1.0)}
+    for name, value in rated.items():
+        if name not in column:
+            raise InputError(f"{where}: truth: class {name} is not among the predicted labels")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(f"{where}: truth: class {name} must have a number")
+        reference[column[name]], mask[column[name]] = value, True
+
+
+def _read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    rows: list[tuple[str, dict[str, Any]]] = []
+    seen: set[str] = set()
+    for number, text in enumerate(_read_text(path).splitlines(), start=1):
+        if not text.strip():
+            continue
+        where = f"{path}:{number}"
+        line = _parse(text, where)
+        clip, labels = line.get("id"), line.get("labels")
+        if not isinstance(clip, str) or clip in seen:
+            raise InputError(f"{where}: id: must be a text that no other line has, got {clip!r}")
+        if not isinstance(labels, dict) or not labels:
+            raise InputError(f"{where}: labels: must be an object of class and probability")
+        if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in labels.values()):
+            raise InputError(f"{where}: labels: every probability must be a number")
+        seen.add(clip)
+        rows.append((where, line))
+    if not rows:
+        raise InputError(f"{path}: holds no predictions")
+    return rows
+
+
+def _read_object(path: str | Path) -> dict[str, Any]:
+    return _parse(_read_text(Path(path)), str(path))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON: {error.msg} at line {error.lineno}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: must be a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """An object in which no key stands twice: the second would silently win."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise InputError(f"{where}: {next(key for key in keys if keys.count(key) > 1)} is given twice")
+    return value

@@ -1,0 +1,121 @@
+"""The model: encode each modality, fuse, apply each head.
+
+`ModelConfig` says what to build; facts about the data (class names, words, feature widths) come in as values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmfusion.config import configclass
+from mmfusion.encoders.build import EncoderConfig, build_steps
+from mmfusion.encoders.recurrent import Recurrent, RecurrentConfig
+from mmfusion.fusion.build import FusionConfig, build_fusion
+from mmfusion.fusion.late import LateConfig, Mix
+from mmfusion.heads.caption import CaptionConfig, CaptionHead
+from mmfusion.heads.labels import LabelHead, LabelsConfig
+from mmfusion.types import Batch, Facts, Head, InputError, Output, Stepper, Stream, Targets
+
+HeadConfig = Annotated[LabelsConfig | CaptionConfig, Field(discriminator="kind")]
+
+
+@configclass
+class ModelConfig:
+    """Named encoders, one fusion, named heads."""
+
+    encoders: dict[str, EncoderConfig] = Field(min_length=1)
+    """one a stream; the key is the stream's name"""
+    recurrent: RecurrentConfig | None = None
+    """the LSTM: behind the join for early fusion, one a modality otherwise; null leaves it out"""
+    fusion: FusionConfig
+    heads: dict[str, HeadConfig] = Field(min_length=1)
+
+
+class FusionModel(nn.Module):
+    """Encoders, a fusion, and heads over what the fusion gives.
+
+    `inputs` maps each encoder's name to the input stream that it reads.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], inputs: Mapping[str, str], fusion: nn.Module,
+                 heads: Mapping[str, nn.Module], loss_weights: Mapping[str, float]) -> None:  # fmt: skip
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+        self.heads = nn.ModuleDict(heads)
+        self.inputs = dict(inputs)
+        self.loss_weights = dict(loss_weights)
+
+    def forward(self, batch: Batch) -> dict[str, Output]:
+        """The output of every head, by the head's name."""
+        streams = self.encode(batch)
+        fused = self.fusion(streams)
+        return self.decide(fused, batch.targets)
+
+    def encode(self, batch: Batch) -> dict[str, Stream]:
+        """One stream a modality."""
+        return {name: encoder(batch.inputs[self.inputs[name]]) for name, encoder in self.encoders.items()}
+
+    def decide(self, fused: Mapping[str, Stream], targets: Targets) -> dict[str, Output]:
+        """Each head's output; heads that say words are left out when there are no words to follow."""
+        spoken = targets.words is not None
+        return {name: head(fused, targets) for name, head in self.heads.items() if spoken or name not in self.steppers}
+
+    def loss(self, outputs: Mapping[str, Output], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the heads' losses, and each head's own loss before weighting (float32 scalars)."""
+        parts = {name: self._head(name).loss(output, targets) for name, output in outputs.items()}
+        total = sum(
+            (self.loss_weights[name] * part for name, part in parts.items()), start=next(iter(parts.values())) * 0
+        )
+        return total, parts
+
+    @property
+    def steppers(self) -> dict[str, Stepper]:
+        """The heads that say words, by name."""
+        return {name: head for name, head in self.heads.items() if isinstance(head, Mix) and head.speaks}
+
+    def _head(self, name: str) -> Head:
+        return self.heads[name]  # type: ignore[return-value]
+
+
+def build_model(config: ModelConfig, facts: Facts) -> FusionModel:
+    """A new model with random (or, where the encoders say so, pre-trained) weights.
+
+    Raises InputError for a combination that makes no sense, naming the field.
+    """
+    inputs = {name: encoder.input or name for name, encoder in config.encoders.items()}
+    steps = {name: build_steps(encoder, facts.widths.get(inputs[name])) for name, encoder in config.encoders.items()}
+    recurrent = config.recurrent and partial(Recurrent, config=config.recurrent)
+    joins_steps = config.fusion.depth == "early"
+    encoders = steps if joins_steps else {name: _stacked(step, recurrent) for name, step in steps.items()}
+    fusion = build_fusion(config.fusion, {name: _width(module) for name, module in encoders.items()}, recurrent)
+    rule = config.fusion.mix if isinstance(config.fusion, LateConfig) else None
+    heads = {}
+    for name, head in config.heads.items():
+        members = {stream: _head(head, width, facts) for stream, width in fusion.widths.items()}
+        heads[name] = Mix(members, rule)
+    return FusionModel(encoders, inputs, fusion, heads, {name: head.loss_weight for name, head in config.heads.items()})
+
+
+def _stacked(steps: nn.Module, recurrent: Callable[[int], nn.Module] | None) -> nn.Module:
+    return steps if recurrent is None else nn.Sequential(steps, recurrent(_width(steps)))
+
+
+def _width(encoder: nn.Module) -> int:
+    last = encoder[-1] if isinstance(encoder, nn.Sequential) else encoder
+    return int(last.width)  # type: ignore[arg-type]
+
+
+def _head(config: HeadConfig, width: int, facts: Facts) -> nn.Module:
+    if isinstance(config, CaptionConfig):
+        if not facts.words:
+            raise InputError("model.heads: a caption head needs captions, and the manifest's training split has none")
+        return CaptionHead(config, width, len(facts.words))
+    if not facts.labels:
+        raise InputError("model.heads: a label head needs labels, and the manifest has none")
+    return LabelHead(config, width, len(facts.labels))

@@ -1,0 +1,98 @@
+"""Runs of a comparison, several at a time: those that are finished are left alone, those cut off are taken up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mmfusion.config import to_tree, validate
+from mmfusion.data.cache import build_cache
+from mmfusion.data.catalog.registry import prepare_set, settings
+from mmfusion.data.manifest import read_manifest
+from mmfusion.report.comparison import ComparisonConfig, Job
+from mmfusion.training.run import RunConfig
+
+
+def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
+    """Prepares the data sets that are not there yet and decodes their clips once, before the runs need them."""
+    for wanted in comparison.prepare:
+        if not any(Path(wanted.out).rglob("manifest.jsonl")):
+            root = Path(wanted.root) if wanted.root else None
+            config = settings(wanted.name, wanted.options)
+            print(prepare_set(wanted.name, root, Path(wanted.out), config, os.cpu_count() or 1).summary())
+    seen = []
+    for job in jobs:
+        data = job.config.data
+        key = (data.manifest, data.cache, data.max_duration_s, data.inputs)
+        if key not in seen:
+            seen.append(key)
+            report = build_cache(read_manifest(Path(data.manifest)), data)
+            print("\n".join(report.lines()))
+
+
+def execute(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
+    """Trains and evaluates every job that is not done, parts before what is built from them.
+
+    The first error stops the rest and is raised; what was finished stays.
+    """
+    missing = [job for job in jobs if not _done(job, comparison.split)]
+    if not missing:
+        return
+    workers = min(comparison.workers or torch.cuda.device_count() or os.cpu_count() or 1, len(missing))
+    context = get_context("spawn")
+    numbers = context.SimpleQueue()
+    for number in range(workers):
+        numbers.put(number)
+    with ProcessPoolExecutor(workers, context, _start_worker, (numbers, workers)) as pool:
+        try:
+            _drain(pool, missing, jobs, comparison.split)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], split: str) -> None:
+    waiting, running = list(missing), {}
+    unfinished = {job.config.folder for job in missing}
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="runs", unit="run")
+    with bar:
+        while waiting or running:
+            for job in [job for job in waiting if not unfinished & set(job.needs)]:
+                running[pool.submit(_run, to_tree(job.config), split)] = job
+                waiting.remove(job)
+            done: set[Future[None]] = wait(running, return_when=FIRST_COMPLETED).done
+            for future in done:
+                job = running.pop(future)
+                future.result()
+                unfinished.discard(job.config.folder)
+                bar.set_postfix_str(job.config.name, refresh=False)
+                bar.update()
+
+
+def _done(job: Job, split: str) -> bool:
+    folder = job.config.folder
+    return (folder / "finished.json").exists() and (folder / f"metrics.{split}.json").exists()
+
+
+def _start_worker(numbers: SimpleQueue[int], workers: int) -> None:
+    """Gives each worker its share of the cores, and a GPU of its own where there are several."""
+    number = numbers.get()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    if torch.cuda.device_count() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % torch.cuda.device_count())
+
+
+def _run(tree: dict[str, Any], split: str) -> None:
+    from mmfusion.evaluate import evaluate
+    from mmfusion.training.loop import train
+
+    run = train(validate(RunConfig, tree, tree["name"]), quiet=True)
+    evaluate(run, split, quiet=True)

@@ -1,0 +1,184 @@
+"""The figures of a comparison: means, spreads, intervals and tests, from run folders alone.
+
+For every row: mean and standard deviation (sample, n - 1) over folds and seeds; a 95 % percentile bootstrap interval
+over test clips; the paired bootstrap p-value (two-sided) of its difference from the reference row, which is the best of
+the comparison's `reference` rows in that figure. Where there are several seeds the resampled figure is their mean, and
+where there are several folds the mean over folds, clips being drawn from all folds together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmfusion.evaluate import read_rows
+from mmfusion.heads.labels import LabelsConfig
+from mmfusion.metrics.resampled import caption_statistic, label_statistic
+from mmfusion.metrics.significance import Statistic, average, bootstrap_interval, paired_bootstrap
+from mmfusion.report.comparison import ComparisonConfig, FigureConfig, Job
+from mmfusion.training.run import Run
+from mmfusion.types import InputError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one row, unscaled. `low` and `high` bound it over clips; `p` is None for the reference itself."""
+
+    values: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
+    difference: float | None = None
+    p: float | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def sd(self) -> float | None:
+        """Over folds and seeds; None for a single run."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One variant: its cells in the order of the comparison's figures, and what it cost (means over its runs)."""
+
+    key: str
+    title: str
+    cells: tuple[Cell, ...]
+    num_parameters: int
+    training_s: float
+    num_runs: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything that is printed."""
+
+    comparison: ComparisonConfig
+    rows: tuple[TableRow, ...]
+    references: tuple[str | None, ...]
+    """the reference row of each figure"""
+    num_clips: int
+    """test clips over all folds"""
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluated run."""
+
+    job: Job
+    run: Run
+    metrics: dict[str, Any]
+
+
+def make_table(comparison: ComparisonConfig, jobs: Sequence[Job]) -> Table:
+    """Reads the run folders of all jobs. InputError when rows were not scored alike."""
+    results = [_result(job, comparison.split) for job in jobs]
+    _check_alike(results)
+    columns = []
+    references: list[str | None] = []
+    for figure in comparison.figures:
+        column, reference = _column(comparison, figure, results)
+        columns.append(column)
+        references.append(reference)
+    rows = []
+    for key, settings in comparison.rows.items():
+        own = [result for result in results if result.job.row == key]
+        facts = [result.run.read_json("provenance.json") for result in own]
+        cells = tuple(column[key] for column in columns)
+        cost = float(np.mean([fact["training_s"] for fact in facts]))
+        rows.append(TableRow(key, settings.title or key, cells, facts[0]["num_parameters"], cost, len(own)))
+    clips = {result.job.fold: result.metrics["num_clips"] for result in results}
+    return Table(
+        comparison, tuple(rows), tuple(references), sum(clips.values()), results[0].run.read_json("provenance.json")
+    )
+
+
+def _result(job: Job, split: str) -> Result:
+    run = Run.open(job.config.folder)
+    return Result(job, run, run.read_json(f"metrics.{split}.json"))
+
+
+def _check_alike(results: Sequence[Result]) -> None:
+    """Rows of one table must be scored on the same clips by the same scorers."""
+    first: dict[str, tuple[Result, dict[str, Any]]] = {}
+    for result in results:
+        scored = {"split": result.metrics["split"], "clips": result.metrics["clips"]}
+        for head, scores in result.metrics.items():
+            if isinstance(scores, dict):
+                scored |= {
+                    f"{head}.{key}": scores[key] for key in ("scorer", "tokenizer", "meteor_version") if key in scores
+                }
+        other, expected = first.setdefault(result.job.fold, (result, scored))
+        for key in scored.keys() & expected.keys():
+            if scored[key] != expected[key]:
+                raise InputError(
+                    f"{result.run.folder}: {key} differs from that of {other.run.folder} "
+                    f"({scored[key]} and {expected[key]}), so the two do not belong in one table"
+                )
+
+
+def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequence[Result]
+            ) -> tuple[dict[str, Cell], str | None]:  # fmt: skip
+    values = {
+        row: tuple(_figure(result, figure.name) for result in results if result.job.row == row)
+        for row in comparison.rows
+    }
+    reference = max(comparison.reference, key=lambda row: float(np.mean(values[row])), default=None)
+    if not figure.significance:
+        return {row: Cell(given) for row, given in values.items()}, None
+    statistics = {row: _pooled([r for r in results if r.job.row == row], figure.name) for row in comparison.rows}
+    cells = {}
+    for row, statistic in statistics.items():
+        interval = bootstrap_interval(statistic, num_samples=comparison.num_resamples)
+        difference = p = None
+        if reference is not None and row != reference:
+            paired = paired_bootstrap(statistic, statistics[reference], num_samples=comparison.num_resamples)
+            difference, p = paired.difference, paired.p_value
+        cells[row] = Cell(values[row], interval.low, interval.high, difference, p)
+    return cells, reference
+
+
+def _figure(result: Result, name: str) -> float:
+    value: Any = result.metrics
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if value is None:
+        raise InputError(f"{result.run.folder}: its metrics have no figure {name}")
+    return float(value)
+
+
+def _pooled(results: Sequence[Result], name: str) -> Statistic:
+    """The figure as a function of drawn clips: mean over seeds within a fold, then over folds."""
+    folds: dict[str, list[Statistic]] = {}
+    for result in results:
+        folds.setdefault(result.job.fold, []).append(_statistic(result, name))
+    means = [average(seeds) for seeds in folds.values()]
+    ends = np.cumsum([mean.num_clips for mean in means])
+
+    def of_counts(counts: np.ndarray) -> np.ndarray:
+        pieces = np.split(counts, ends[:-1], axis=1)
+        return np.mean([mean.of_counts(piece) for mean, piece in zip(means, pieces, strict=True)], axis=0)
+
+    return Statistic(int(ends[-1]), of_counts)
+
+
+def _statistic(result: Result, name: str) -> Statistic:
+    head, _, metric = name.partition(".")
+    split = result.metrics["split"]
+    config = result.run.config.model.heads.get(head)
+    if not isinstance(config, LabelsConfig):
+        per_clip = result.metrics[head]["per_clip"]
+        return caption_statistic(metric, per_clip, list(per_clip))
+    labels = result.run.labels()
+    rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
+    known = [row for row in rows if row["truth"]["labels"] is not None]
+    truth = np.array([[label in row["truth"]["labels"] for label in labels] for row in known], dtype=float)
+    chances = np.array([[row[head][label] for label in labels] for row in known])
+    return label_statistic(metric, truth, chances, target=config.target)  # type: ignore[arg-type]

@@ -1,0 +1,60 @@
+"""Figures of a training: one CSV row each (and TensorBoard), cut back on resume to what the checkpoint had seen."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("update", "epoch", "split", "figure", "value")
+
+
+class Log:
+    """Appends figures to `metrics.csv`; `update` is the number of updates made so far. Only the main process writes."""
+
+    def __init__(self, folder: Path, update: int, tensorboard: bool, writing: bool = True) -> None:
+        self.writing = writing
+        self._file: Any = None
+        self._board: Any = None
+        if not writing:
+            return
+        path = folder / "metrics.csv"
+        kept = [row for row in read_log(path) if row["update"] <= update] if update else []
+        part = path.with_name("metrics.csv.part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+        os.replace(part, path)
+        self._file = path.open("a", newline="", encoding="utf-8")
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=update + 1)
+
+    def write(self, update: int, epoch: int, split: str, figures: Mapping[str, float]) -> None:
+        if not self.writing:
+            return
+        for name, value in figures.items():
+            csv.writer(self._file).writerow((update, epoch, split, name, repr(float(value))))
+            if self._board is not None:
+                self._board.add_scalar(f"{split}/{name}", value, update)
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.csv with numbers as numbers; [] when there is none."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["value"]]  # a kill may leave half a last line
+    numbers = ({"update": int, "epoch": int, "value": float}.items()) if rows else ()
+    return [{**row, **{key: kind(row[key]) for key, kind in numbers}} for row in rows]

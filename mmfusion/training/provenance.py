@@ -1,0 +1,91 @@
+"""Where a run's numbers come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmfusion.model import FusionModel
+from mmfusion.training.checkpoint import Progress
+from mmfusion.training.optimise import num_parameters
+from mmfusion.training.run import Run
+from mmfusion.training.setup import Material
+
+PACKAGES = ("mmfusion", "torch", "torchvision", "torchaudio", "av", "decord", "transformers", "accelerate", "numpy",
+            "scikit-learn", "pycocoevalcap")  # fmt: skip
+
+
+def provenance(run: Run, material: Material, model: FusionModel, progress: Progress) -> dict[str, Any]:
+    """Code, packages, data, hardware and cost of a finished training, as plain values."""
+    data, manifest = run.config.data, material.manifest
+    splits = {name: manifest.fingerprint(manifest.split(name)) for name in manifest.splits}
+    backends = {getattr(config, "backend", None) for config in data.inputs.values()} - {None}
+    parameters = list(model.parameters())
+    return {
+        "commit": commit(),
+        "packages": versions(),
+        "python": platform.python_version(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "manifest": manifest.file_hash(),
+        "splits": splits,
+        "vocabulary": material.vocabulary.hash if material.vocabulary else None,
+        "seed": run.config.seed,
+        "hardware": hardware(),
+        "media_backend": sorted(backends) or None,
+        "num_parameters": num_parameters(parameters),
+        "num_trained_parameters": num_parameters(p for p in parameters if p.requires_grad),
+        "num_updates": progress.update,
+        "best_epoch": progress.best_epoch,
+        "training_s": round(progress.seconds, 3),
+        "data_wait_share": round(progress.data_seconds / max(progress.seconds, 1e-9), 4),
+    }
+
+
+def commit() -> str | None:
+    """The git commit of the code, with "+changes" when files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers can depend on; those not installed are left out."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores and GPU."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,171 @@
+"""A run: its configuration, its folder, and what is kept there so that its numbers can be trusted later.
+
+runs/<name>/seed<k>/
+    config.yaml         the resolved configuration
+    provenance.json     git commit, package versions, hashes of the data, hardware, parameters, training time
+    labels.json         class names in the model's order
+    vocabulary.json     words in the model's order (only when a head says words)
+    metrics.csv         every figure of the training, one row an update or epoch; tensorboard/ holds the same
+    checkpoint-<n>/     the state after n updates, to resume from
+    weights.safetensors the weights to use: the best ones by `training.select`, else the last
+    predictions.<split>.jsonl, metrics.<split>.json     written by `evaluate`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from mmfusion.config import configclass, load, save, to_tree
+from mmfusion.data.inputs import DataConfig
+from mmfusion.language.search import BeamConfig, SearchConfig
+from mmfusion.language.vocab import Vocabulary
+from mmfusion.model import ModelConfig
+from mmfusion.training.optimise import OptimiserConfig, ScheduleConfig
+from mmfusion.types import InputError
+
+# Settings that change how fast a run goes and nothing that it computes: they may differ when it is taken up again.
+HARMLESS = ("data.workers", "data.cache_workers", "data.in_memory", "training.checkpoint_every", "training.keep_state")
+
+
+@configclass
+class VocabularyConfig:
+    """Which words of the training captions a caption head can say."""
+
+    min_count: int = Field(default=1, ge=1)
+    """a word that occurs less often is <unk>"""
+    max_words: int = Field(default=20, ge=1)
+    """longer training captions are cut"""
+
+
+@configclass
+class TrainingConfig:
+    """How a model is trained; one update is one optimiser step over `batch_size * accumulate` clips a process."""
+
+    epochs: int = Field(default=10, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    """batches whose gradients are summed into one update"""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_norm: float | None = 5.0
+    """largest gradient norm; null leaves gradients as they are"""
+    precision: str = Field(default="no", pattern="^(no|bf16|fp16)$")
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """decay an update of the averaged weights that are evaluated and kept; null uses the weights themselves"""
+    select: str | None = None
+    """validation figure that picks the epoch to keep, such as labels.map or loss; null keeps the last epoch"""
+    patience: int | None = Field(default=None, ge=1)
+    """epochs without a better `select` figure before training stops; null trains to the end"""
+    validate_every: int = Field(default=1, ge=1)
+    """epochs between two validations; the last epoch is always validated"""
+    validate_captions: bool = False
+    """generate and score captions at every validation (needs Java); the caption loss is always reported"""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """updates between two checkpoints; null writes one at the end of each epoch"""
+    parts_from: dict[str, str] = Field(default_factory=dict)
+    """stream name -> run folder whose encoder and head weights this stream starts from"""
+    tensorboard: bool = True
+    keep_state: bool = True
+    """keep the last checkpoint of a finished run (optimiser state included), not only its weights"""
+
+
+@configclass
+class RunConfig:
+    """Everything that decides a run."""
+
+    name: str = Field(pattern=r"^[\w.+-]+$")
+    seed: int = 0
+    runs: str = "runs"
+    """folder of all runs"""
+    data: DataConfig
+    model: ModelConfig
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    search: SearchConfig = Field(default_factory=BeamConfig)
+    training: TrainingConfig = TrainingConfig()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / self.name / f"seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder."""
+
+    folder: Path
+    config: RunConfig
+
+    @classmethod
+    def create(cls, config: RunConfig) -> Run:
+        """The run's folder, made if need be. InputError when it holds a run with other settings."""
+        folder = config.folder
+        path = folder / "config.yaml"
+        if path.exists():
+            difference = _first_difference(to_tree(load(RunConfig, path)), to_tree(config))
+            if difference:
+                raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            save(config, folder / "config.yaml.part")
+            os.replace(folder / "config.yaml.part", path)
+        return cls(folder, config)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """An existing run. InputError when the folder does not hold one."""
+        folder = Path(folder)
+        if not (folder / "config.yaml").exists():
+            raise InputError(f"{folder}: not a run folder (it has no config.yaml)")
+        return cls(folder, load(RunConfig, folder / "config.yaml"))
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        """True once training has ended and the weights to use are in place."""
+        return (self.folder / "finished.json").exists()
+
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the model's order."""
+        return tuple(self.read_json("labels.json"))
+
+    def vocabulary(self) -> Vocabulary | None:
+        path = self.folder / "vocabulary.json"
+        return Vocabulary.load(path) if path.exists() else None
+
+    def read_json(self, name: str) -> Any:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file (was the run trained?)") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not readable as JSON: {error}") from error
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Writes the file whole or not at all."""
+        path = self.folder / name
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+        return path
+
+
+def _first_difference(there: Any, here: Any, place: str = "") -> str | None:
+    if place in HARMLESS or there == here:
+        return None
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            found = _first_difference(there.get(key), here.get(key), f"{place}.{key}" if place else str(key))
+            if found:
+                return found
+        return None
+    return f"was trained with {place} = {json.dumps(there)}, now asked for {json.dumps(here)}"

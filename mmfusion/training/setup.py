@@ -1,0 +1,95 @@
+"""What a run works on: manifest, cache, facts, vocabulary, and batches of its clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import Generator
+from torch.utils.data import DataLoader
+
+from mmfusion.data.cache import build_cache
+from mmfusion.data.clips import ClipCache
+from mmfusion.data.dataset import ClipDataset, collate, gather_facts
+from mmfusion.data.manifest import Manifest, check_groups, read_manifest
+from mmfusion.heads.caption import CaptionConfig
+from mmfusion.language.vocab import Vocabulary
+from mmfusion.model import FusionModel, ModelConfig, build_model
+from mmfusion.training.run import Run, RunConfig
+from mmfusion.types import Batch, Clip, Facts, InputError
+
+
+@dataclass(frozen=True)
+class Material:
+    """The opened data of a run."""
+
+    manifest: Manifest
+    cache: ClipCache
+    facts: Facts
+    vocabulary: Vocabulary | None
+
+    def clips(self, split: str) -> tuple[Clip, ...]:
+        """The readable clips of a split; InputError when there are none."""
+        clips = self.cache.usable(self.manifest.split(split))
+        if not clips:
+            known = ", ".join(self.manifest.splits)
+            raise InputError(f"{self.manifest.path}: split {split!r} has no readable clip (splits here: {known})")
+        return clips
+
+    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool) -> ClipDataset:
+        encode = None
+        if self.vocabulary is not None:
+            vocabulary, limit = self.vocabulary, config.vocabulary.max_words
+            encode = lambda caption: vocabulary.encode(caption, limit)  # noqa: E731
+        return ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
+
+    def loader(self, clips: Sequence[Clip], batches: Sequence[Sequence[int]], config: RunConfig, training: bool,
+               epoch: int = 0) -> DataLoader[Batch]:  # fmt: skip
+        """Batches of the clips at the given indices, in that order, whatever the number of loader workers."""
+        dataset = self.dataset(clips, config, training)
+        dataset.set_epoch(epoch)
+        # A generator of its own keeps the loader from drawing on (and so moving) the random state of the training.
+        return DataLoader(
+            dataset, batch_sampler=batches, collate_fn=collate, num_workers=config.data.workers, generator=Generator()
+        )  # type: ignore[arg-type]
+
+    def build_model(self, config: ModelConfig) -> FusionModel:
+        return build_model(config, self.facts)
+
+
+def batches_of(num_clips: int, batch_size: int) -> list[list[int]]:
+    """Indices in order, in batches; the last may be smaller."""
+    return [list(range(first, min(first + batch_size, num_clips))) for first in range(0, num_clips, batch_size)]
+
+
+def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Material:
+    """Reads the manifest, fills the cache where something is missing, and gathers or recalls names and words.
+
+    A run that was opened before keeps its own class and word order. InputError as its parts raise it.
+    """
+    config = run.config
+    manifest = read_manifest(Path(config.data.manifest))
+    check_groups(manifest.clips)
+    with accelerator.main_process_first():
+        report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)
+        vocabulary = _vocabulary(run, manifest)
+        if not (run.folder / "labels.json").exists():
+            run.write_json("labels.json", list(manifest.label_names()))
+    if accelerator.is_main_process and not quiet:
+        print("\n".join(report.lines()))
+    cache = ClipCache(manifest, config.data)
+    words = vocabulary.words if vocabulary else ()
+    return Material(manifest, cache, gather_facts(cache, run.labels(), words), vocabulary)
+
+
+def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
+    if not any(isinstance(head, CaptionConfig) for head in run.config.model.heads.values()):
+        return None
+    if (run.folder / "vocabulary.json").exists():
+        return run.vocabulary()
+    sentences = [caption for clip in manifest.split(run.config.data.train_split) for caption in clip.captions]
+    vocabulary = Vocabulary.build(sentences, run.config.vocabulary.min_count)
+    vocabulary.save(run.folder / "vocabulary.json")
+    return vocabulary

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from mmfusion.config import to_tree, validate
+from mmfusion.data.inputs import DataConfig, FeaturesInput, FramesInput, WaveformInput
+from mmfusion.types import InputError
+
+TREE = {"manifest": "m.jsonl", "inputs": {"audio": {"kind": "waveform"}}}
+
+
+def read(**changes: object) -> DataConfig:
+    return validate(DataConfig, {**TREE, **changes}, "c.yaml")
+
+
+def test_the_kind_decides_the_class() -> None:
+    kinds = {"a": {"kind": "waveform"}, "b": {"kind": "frames", "rate": 2}, "c": {"kind": "features", "source": "x"}}
+    inputs = read(inputs=kinds).inputs
+    assert [type(inputs[name]) for name in "abc"] == [WaveformInput, FramesInput, FeaturesInput]
+    assert inputs["b"].rate == 2.0
+    assert inputs["c"].source == "x"
+
+
+def test_a_configuration_survives_being_written() -> None:
+    config = read(augment={"gain_db": [-6, 6.0], "flip": 0.5}, modality_dropout={"audio": 0.25})
+    assert validate(DataConfig, to_tree(config), "again") == config
+
+
+def test_augmentation_is_off_by_default() -> None:
+    assert not read().augment.is_on
+    changes = ({"crop": 0.1}, {"flip": 0.5}, {"shift_s": 0.1}, {"gain_db": [0, 1]}, {"noise_snr_db": [10, 20]})
+    assert all(read(augment=change).augment.is_on for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"inputs": {"audio": {"kind": "waveform", "sample_rate": 8000}}}, "sample_rate_hz"),
+        ({"inputs": {"audio": {"kind": "sound"}}}, "inputs.audio"),
+        ({"inputs": {"v": {"kind": "frames", "rate": 0}}}, "inputs.v.rate"),
+        ({"inputs": {"v": {"kind": "frames", "size_px": "64"}}}, "inputs.v.size_px"),
+        ({"inputs": {}}, "inputs"),
+        ({"modality_dropout": {"video": 0.5}}, "video"),
+        ({"modality_dropout": {"audio": 1.5}}, "modality_dropout.audio"),
+        ({"augment": {"gain": [0, 1]}}, "gain_db"),
+        ({"max_duration_s": 0}, "max_duration_s"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict, named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(**changes)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
