@@ -46,6 +46,7 @@ class FusionModel(nn.Module):
                  heads: Mapping[str, nn.Module], loss_weights: Mapping[str, float]) -> None:  # fmt: skip
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
+        self._readers: dict[str, nn.Module] = dict(encoders)
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)
         self.inputs = dict(inputs)
@@ -59,7 +60,18 @@ class FusionModel(nn.Module):
 
     def encode(self, batch: Batch) -> dict[str, Stream]:
         """One stream a modality."""
-        return {name: encoder(batch.inputs[self.inputs[name]]) for name, encoder in self.encoders.items()}
+        return {name: encoder(batch.inputs[self.inputs[name]]) for name, encoder in self._readers.items()}
+
+    def steps_of(self, name: str) -> nn.Module:
+        """The part of an encoder that turns raw input into steps, before any recurrent network."""
+        encoder = self.encoders[name]
+        return encoder[0] if isinstance(encoder, nn.Sequential) else encoder
+
+    def read_extracted(self, name: str, source: str) -> None:
+        """From now on takes an encoder's steps ready-made from the input `source`; its weights stay in the model."""
+        encoder = self.encoders[name]
+        self._readers[name] = encoder[1:] if isinstance(encoder, nn.Sequential) else nn.Identity()
+        self.inputs[name] = source
 
     def decide(self, fused: Mapping[str, Stream], targets: Targets) -> dict[str, Output]:
         """Each head's output; heads that say words are left out when there are no words to follow."""

@@ -182,9 +182,9 @@ class Facts:
 class Output:
     """What a head says: `logits`, and what they are logits of.
 
-    bernoulli: each entry an independent sigmoid; categorical: a softmax over the last axis. Labels are (B, C), words
-    (B, K, L - 1, V) predicting words[..., 1:]. `steps` holds per-step logits (B, T, C) on the stream's clock when
-    the head was asked for them.
+    bernoulli: each entry an independent sigmoid; categorical: a softmax over the last axis. Labels are (B, C). Words
+    are (R, V): one row for each of the batch's R real next words, `words[..., 1:][word_mask[..., 1:]]` in that order.
+    `steps` holds per-step logits (B, T, C) on the stream's clock when the head was asked for them.
     """
 
     logits: Tensor

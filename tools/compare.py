@@ -1,4 +1,4 @@
-"""Trains the missing rows of a comparison, evaluates them, and writes reports/<name>/: table.md, table.csv, index.html."""
+"""Trains the missing rows of a comparison, evaluates them, and writes table and page to reports/<name>/."""
 
 from __future__ import annotations
 

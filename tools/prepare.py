@@ -6,12 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
-from mmfusion.data.catalog.registry import READERS, prepare_set, settings
 from mmfusion.entry import run_tool
 
 
-def _arguments() -> argparse.Namespace:
-    known = "\n".join(f"  {name:10} {about}" for name, (_, _, about) in READERS.items())
+def _arguments(known: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"data sets:\n{known}\n\nexample: tools/prepare.py mosi --root DATA/mosi --out data/mosi seed=1",
@@ -26,7 +24,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = _arguments()
+    from mmfusion.data.catalog.registry import READERS, prepare_set, settings
+
+    arguments = _arguments("\n".join(f"  {name:10} {about}" for name, (_, _, about) in READERS.items()))
     config = settings(arguments.name, arguments.settings)
     prepared = prepare_set(arguments.name, arguments.root, arguments.out, config, max(1, arguments.workers))
     print(prepared.summary())

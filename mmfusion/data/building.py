@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from mmfusion.data.inputs import FramesInput, InputConfig, WaveformInput
+from mmfusion.data.processes import interrupts_held
 from mmfusion.data.raw import Raw
 from mmfusion.data.reading import read_raw
 from mmfusion.data.shards import Absent, Failed, ShardWriter
@@ -134,7 +135,7 @@ class _Builder:
                 while waiting and len(running) < 2 * self.workers and not lost:
                     chunk = waiting.popleft()
                     try:
-                        running[pool.submit(build_shard, self.folder, chunk)] = chunk
+                        running[_submit(pool, self.folder, chunk)] = chunk
                     except BrokenProcessPool:
                         lost.append(chunk)
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -165,7 +166,7 @@ class _Builder:
                 while chunks:
                     jobs = chunks.pop()
                     try:
-                        rest = self._account(pool.submit(build_shard, self.folder, jobs).result(), jobs)
+                        rest = self._account(_submit(pool, self.folder, jobs).result(), jobs)
                     except BrokenProcessPool:
                         if len(jobs) == 1:
                             self._note_crash(jobs[0])
@@ -197,6 +198,13 @@ def _processes(num: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, folder: Path, jobs: list[Job]) -> Future[int]:
+    # The first call starts the processes, which must not see an interrupt even while they begin.
+    in_main = threading.current_thread() is threading.main_thread()
+    with interrupts_held() if in_main else nullcontext():
+        return pool.submit(build_shard, folder, jobs)
 
 
 class _Flag(Protocol):

@@ -24,7 +24,8 @@ from mmfusion.data.building import build_shards
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.shards import Absent, Entry, Failed, Stored, read_index, remove_leftovers
+from mmfusion.data.parts import remove_leftovers
+from mmfusion.data.shards import Absent, Entry, Failed, Stored, read_index
 from mmfusion.data.wanted import Wanted, jobs_for, list_wanted
 from mmfusion.types import InputError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmfusion.data.shards import part_name
+from mmfusion.data.parts import write_whole
 
 _SAVE_EVERY_S = 10.0
 
@@ -78,13 +78,7 @@ class Contents:
     def _save(self) -> None:
         # Another process may have saved since; of what both know, either is right.
         self._known = {**self._read(), **self._known}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_name(part_name())
-        try:
-            part.write_text(json.dumps(self._known), encoding="utf-8")
-            os.replace(part, self._path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(self._path, json.dumps(self._known).encode())
 
 
 def _stamp(file: Path) -> list[int]:

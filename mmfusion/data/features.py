@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,14 @@ def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray, float]:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not hasattr(arrays, "files"):
-                raise InputError(f"{path}: not a .npz file of features")
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise InputError(f"{path}: not a .npz file of features but one bare array")
             found = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such feature file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable .npz file of features: {str(error).splitlines()[0]}") from error
     unknown = sorted(set(found) - {"data", "rate", "mask"})
     if unknown:

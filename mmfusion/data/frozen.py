@@ -76,10 +76,12 @@ def _encode_all(
         while order:
             started = time.monotonic()
             with ShardWriter(folder) as shard:
-                while order and time.monotonic() - started < _SHARD_S:
+                while order:
                     batch, order = order[:batch_size], order[batch_size:]
                     _encode_batch({key: missing[key] for key in batch}, layout, encode, shard)
                     bar.update(len(batch))
+                    if time.monotonic() - started > _SHARD_S:
+                        break
                 shard.commit()
 
 

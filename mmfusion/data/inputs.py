@@ -76,8 +76,6 @@ class DataConfig:
     train_split: str = "train"
     validation_split: str = "val"
     test_split: str = "test"
-    legacy_split: bool = False
-    """accept a set's traditional split although groups are in several of its parts; tables then say legacy"""
     augment: AugmentConfig = AugmentConfig()
     modality_dropout: dict[str, Probability] = Field(default_factory=dict)
     """input -> probability of hiding it from a clip in training; one input that the clip has is always left"""

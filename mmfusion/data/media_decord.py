@@ -15,7 +15,7 @@ from mmfusion.types import InputError
 
 
 def decord_frames(media: Media, lead_s: float, start_s: float) -> Iterator[Shown]:
-    """The frames from about `start_s` on, each with its span on the file's clock; upright already.
+    """The frames from about `start_s` on, each with its span on the file's clock.
 
     Raises InputError when decord is not installed, MediaError when it cannot read the file.
     """
@@ -28,7 +28,8 @@ def decord_frames(media: Media, lead_s: float, start_s: float) -> Iterator[Shown
     assert media.video is not None
     try:
         reader = decord.VideoReader(str(media.path), num_threads=1)
-        begins_s, ends_s = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64).T
+        # Sorted: for avi these are the times of decoding, in shuffled order.
+        begins_s, ends_s = np.sort(reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64), axis=0).T
     except (RuntimeError, ValueError, decord.DECORDError) as error:
         raise MediaError(f"{media.path}: decord cannot read it: {short_reason(error)}") from error
     # decord counts from the first frame, and does not always know when the last one ends.

@@ -10,8 +10,8 @@ from heapq import heappop, heappush
 from av.video.frame import VideoFrame
 
 from mmfusion.data.media_open import Media, Tally, decode
+from mmfusion.data.media_stamps import Timeline, without_strays
 
-_JUMP_BACK_S = 1.0
 _REORDER_DEPTH = 16  # the most frames that H.264 may hold back
 
 
@@ -27,25 +27,24 @@ class Shown:
 def shown_frames(media: Media, lead_s: float, tally: Tally) -> Iterator[Shown]:
     """The frames from where the file stands, each on display until the next; the first one begins `lead_s` early.
 
-    Time stamps that run backwards a little are broken frames and dropped; those that jump back far are a second
-    recording behind the first, and go on where that ended.
+    A frame whose time stamp is a little before the one in front of it is broken, and dropped.
     """
     held: VideoFrame | None = None
-    from_s = shift_s = 0.0
+    from_s = 0.0
     usual_s = _usual_length_s(media)
-    for frame, stamp_s in _stamped(media, tally):
+    timeline = Timeline(media)
+    for frame, stamp_s in without_strays(_stamped(media, tally), tally):
         if frame.is_corrupt:
             tally.add("a frame is damaged")
-        time_s = from_s + usual_s if stamp_s is None else stamp_s + shift_s
-        if held is not None:
-            if time_s < from_s - _JUMP_BACK_S:
-                shift_s += from_s + usual_s - time_s
-                time_s = from_s + usual_s
-            elif time_s <= from_s:
-                tally.add("time stamps run backwards")
-                continue
-            yield Shown(_giving(held), from_s - lead_s, time_s)
-            lead_s = 0.0
+        if held is None:
+            held, from_s = frame, stamp_s or 0.0
+            continue
+        time_s = timeline.place(stamp_s, from_s + usual_s)
+        if time_s <= from_s:
+            tally.add("time stamps run backwards")
+            continue
+        yield Shown(_giving(held), from_s - lead_s, time_s)
+        lead_s = 0.0
         held, from_s = frame, time_s
     if held is not None:
         own_s = float(held.duration * held.time_base) if held.duration and held.time_base else usual_s

@@ -18,6 +18,7 @@ from mmfusion.data.media_decord import decord_frames
 from mmfusion.data.media_display import Shown, shown_frames
 from mmfusion.data.media_open import LONGEST_S, Media, MediaError, Tally, decode, open_media
 from mmfusion.data.media_picture import Fit, Painter
+from mmfusion.data.media_probe import probe
 from mmfusion.types import InputError
 
 Backend = Literal["pyav", "decord"]
@@ -48,13 +49,17 @@ def read_frames(
     *,
     backend: Backend = "pyav",
     fit: Fit = "crop",
+    hold_stills: bool = True,
 ) -> Frames | None:
     """The picture of each step of [start_s, end_s): step k shows the frame on display at start_s + k / rate.
 
     T = ceil((end_s - start_s) * rate); without `end_s`, as many steps as begin before the pictures end. The step in
-    which the first frame appears shows that frame. A still picture is one step; with `end_s` it is held throughout.
+    which the first frame appears shows that frame. A still picture is one step; with `end_s` it is held throughout
+    if `hold_stills`.
     `size_px` is a side of a square or (height, width); `fit`: scale and cut the middle out, stretch, or pad with
-    black. `backend` decord needs that package. None when the file has no pictures; MediaError when it cannot be read.
+    black. `backend` decord needs that package, and leaves turned and still pictures to PyAV.
+
+    None when the file has no pictures; MediaError when it cannot be read.
     """
     if not rate > 0:
         raise InputError(f"{path}: rate must be positive, got {rate}")
@@ -62,7 +67,7 @@ def read_frames(
     num = None if end_s is None else max(1, math.ceil((end_s - start_s - TOLERANCE_S) * rate))
     lead_s = max(0.0, 1 / rate - 2 * TOLERANCE_S)
     steps = _Steps(lambda k: start_s + k / rate, num, lead_s)
-    return _read(Path(path), steps, Painter(size_px, fit), backend)
+    return _read(Path(path), steps, Painter(size_px, fit), backend, hold_stills)
 
 
 def read_frames_at(
@@ -123,14 +128,17 @@ class _Steps:
         return Frames(data, mask, tally.num_broken, tally.reason)
 
 
-def _read(path: Path, steps: _Steps, painter: Painter, backend: Backend) -> Frames | None:
+def _read(path: Path, steps: _Steps, painter: Painter, backend: Backend, hold_stills: bool = True) -> Frames | None:
     tally = Tally()
+    # decord 0.6 leaves the padding of rows in pictures that it has turned.
+    by_decord = backend == "decord" and not probe(path).rotation_deg
     with open_media(path) as media:
         if media.video is None:
             return None
         if media.is_still:
+            steps.num = steps.num if hold_stills and steps.num else 1
             return _read_still(media, steps, painter)
-        if backend == "decord":
+        if by_decord:
             shown = decord_frames(media, steps.lead_s, steps.start_s)
         elif steps.start_s > _SEEK_FROM_S and media.seek(media.video, steps.start_s):
             shown = shown_frames(media, steps.lead_s, tally)
@@ -176,7 +184,6 @@ def _read_still(media: Media, steps: _Steps, painter: Painter) -> Frames:
     if frame is None:
         raise MediaError(f"{media.path}: the picture cannot be decoded: {tally.reason or 'the file is empty'}")
     picture = painter.paint(frame)
-    steps.num = steps.num or 1
     steps.show(lambda: picture, -math.inf, math.inf)
     return steps.frames(painter, tally)
 

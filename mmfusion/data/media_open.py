@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ MAX_BROKEN_IN_A_ROW = 2000
 _OWN_ZERO = {"mov", "matroska"}
 # A name like frame_%03d.png means that file, not a sequence; a playlist must not reach out to a network.
 _OPTIONS = {"pattern_type": "none", "protocol_whitelist": "file"}
-_ENDLESS = {"hls", "dash", "concat", "sdp", "rtsp", "lavfi"}
+_PLAYLISTS = {"hls", "dash", "concat", "sdp", "rtsp", "imf"}
+_PATIENCE_S = 60.0  # for the disk; a demuxer that waits longer for one read waits for something that will not come
 
 
 class MediaError(InputError):
@@ -61,13 +62,20 @@ class Media:
     container: InputContainer
     video: VideoStream | None
     audio: AudioStream | None
-    zero_s: float
+    zero_s: float = 0.0
 
     @property
     def is_still(self) -> bool:
         """Whether the file is one picture (png, jpeg, ...), which has no time of its own."""
+        if self.video is None or self.audio is not None:
+            return False
         name = self.container.format.name
-        return name == "image2" or (name.endswith("_pipe") and self.audio is None)
+        return name == "image2" or name.endswith("_pipe") or bool(self.video.disposition & Disposition.still_image)
+
+    @property
+    def counts_from_zero(self) -> bool:
+        """Whether the format's time stamps count from the beginning of the presentation (mp4 and matroska)."""
+        return bool(_OWN_ZERO & set(self.container.format.name.split(",")))
 
     def seconds(self, stamp: int | None, stream: Any) -> float | None:
         """A time stamp in the stream's time base -> seconds on the file's clock."""
@@ -89,20 +97,22 @@ def open_media(path: str | Path) -> Iterator[Media]:
     if not path.is_file():
         raise MediaError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
+        if _is_playlist(path):
+            raise MediaError(f"{path}: is a list of other files, not a media file")
         # "file:" keeps a colon in a name from being read as a protocol.
-        container = av.open(f"file:{path}", metadata_errors="replace", options=dict(_OPTIONS))
+        container = av.open(f"file:{path}", metadata_errors="replace", options=dict(_OPTIONS), timeout=_PATIENCE_S)
     except (FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"{path}: not a readable media file: {short_reason(error)}") from error
     with container:
-        if container.format.name in _ENDLESS:
+        if container.format.name in _PLAYLISTS:
             raise MediaError(f"{path}: is a list of other files ({container.format.name}), not a media file")
-        video, audio = _chosen(container, "video"), _chosen(container, "audio")
-        if video is None and audio is None:
+        media = Media(path, container, _chosen(container, "video"), _chosen(container, "audio"))
+        streams: list[Any] = [stream for stream in (media.video, media.audio) if stream is not None]
+        if not streams:
             raise MediaError(f"{path}: holds no video or audio stream that can be decoded")
-        for stream in (video, audio):
-            if stream is not None:
-                stream.codec_context.thread_count = 1
-        yield Media(path, container, video, audio, _zero_s(container, video, audio))
+        for stream in streams:
+            stream.codec_context.thread_count = 1
+        yield replace(media, zero_s=_zero_s(media, streams))
 
 
 def decode(media: Media, stream: Any, tally: Tally) -> Iterator[Any]:
@@ -152,12 +162,14 @@ def _is_readable(stream: Any) -> bool:
     return stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
 
 
-def _zero_s(container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> float:
-    starts = [
-        float(stream.start_time * stream.time_base)
-        for stream in (video, audio)
-        if stream is not None and stream.start_time is not None and stream.time_base
-    ]
-    earliest = min(starts, default=0.0)
-    own_zero = bool(_OWN_ZERO & set(container.format.name.split(",")))
-    return 0.0 if own_zero and EARLIEST_START_S <= earliest <= LATEST_START_S else earliest
+def _zero_s(media: Media, streams: list[Any]) -> float:
+    starts = [media.seconds(stream.start_time, stream) for stream in streams]
+    earliest = min((start for start in starts if start is not None), default=0.0)
+    return 0.0 if media.counts_from_zero and EARLIEST_START_S <= earliest <= LATEST_START_S else earliest
+
+
+def _is_playlist(path: Path) -> bool:
+    """FFmpeg follows such lists, and waits for ever for a live one to go on."""
+    with path.open("rb") as file:
+        head = file.read(1024).lstrip(b"\xef\xbb\xbf \r\n\t")
+    return head.startswith((b"#EXTM3U", b"ffconcat", b"v=0")) or b"<MPD" in head

@@ -33,7 +33,10 @@ def turn_of(frame: av.VideoFrame) -> Turn:
 
     The matrix (a, b, u, c, d, v, x, y, w) in row order sends a stored point (x, y) to (a x + c y, b x + d y).
     """
-    sides: Any = frame.side_data
+    try:
+        sides: Any = frame.side_data
+    except ValueError:  # PyAV knows not every kind of side data (EXIF); the angle it knows still, a mirror it does not
+        return _QUARTERS[round(-frame.rotation / 90) % 4]
     for side in sides:
         if side.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = struct.unpack("=5i", bytes(side)[:20])
@@ -41,6 +44,9 @@ def turn_of(frame: av.VideoFrame) -> Turn:
                 return Turn(False, reverse_rows=d < 0, reverse_columns=a < 0)
             return Turn(True, reverse_rows=b < 0, reverse_columns=c < 0)
     return Turn()
+
+
+_QUARTERS = (Turn(), Turn(True, False, True), Turn(False, True, True), Turn(True, True, False))  # clockwise
 
 
 class Painter:

@@ -15,11 +15,11 @@ from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 
 from mmfusion.data.media_open import LONGEST_S, Media, MediaError, Tally, decode, open_media, short_reason
+from mmfusion.data.media_stamps import Timeline, without_strays
 from mmfusion.types import InputError
 
 # Containers round time stamps (to 1 ms in matroska, more in old ones); a lost packet is 20 ms and more.
 _GAP_S = 0.015
-_JUMP_BACK_S = 1.0
 _SEEK_FROM_S = 10.0
 _FILLING_S = 0.15
 _NUM_HEAD = 12
@@ -40,7 +40,7 @@ class Sound:
 
 
 def read_sound(path: str | Path, sample_rate_hz: int, start_s: float = 0.0, end_s: float | None = None) -> Sound | None:
-    """The sound of [start_s, end_s), all channels mixed to one; sample i lies at start_s + i / sample_rate_hz.
+    """The sound of [start_s, end_s), the mean of all channels; sample i lies at start_s + i / sample_rate_hz.
 
     N = round((end_s - start_s) * sample_rate_hz); without `end_s`, up to where the sound ends, at least 1. Gaps in
     the time stamps stay gaps, so that sound and pictures do not drift apart. None when the file has no sound;
@@ -75,7 +75,7 @@ class _Run:
         self.form = _form(first)
         self._num_in = 0
         self._rate_in_hz = first.sample_rate
-        self._resampler = AudioResampler("fltp", "mono", sample_rate_hz)
+        self._resampler = AudioResampler("fltp", None, sample_rate_hz)
         self._parts: list[np.ndarray] = []
 
     @property
@@ -94,7 +94,8 @@ class _Run:
         return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
 
     def _take(self, frame: Any) -> None:
-        self._parts.extend(out.to_ndarray()[0] for out in self._resampler.resample(frame))
+        # The plain mean: FFmpeg's own mix to mono makes what is on several channels louder than full scale.
+        self._parts.extend(out.to_ndarray().mean(axis=0) for out in self._resampler.resample(frame))
 
 
 def _form(frame: Any) -> tuple[str, str, int]:
@@ -106,26 +107,15 @@ def _pieces(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(index of the first sample, counted from start_s; samples) of each run without gaps, in the file's order."""
     run: _Run | None = None
-    shift_s = 0.0
-    frames = decode(media, media.audio, tally)
-    head = list(itertools.islice(frames, _NUM_HEAD))
-    counting = _stamps_are_wrong(head)
-    for frame in itertools.chain(head, frames):
-        if not frame.samples or not frame.sample_rate:
-            continue
-        stamp_s = media.seconds(frame.pts, frame)
+    timeline = Timeline(media)
+    for frame, stamp_s in without_strays(_stamped(media, tally), tally):
         if run is None:
             run = _Run(stamp_s or 0.0, frame, sample_rate_hz)
-        else:
-            due_s = run.end_s
-            time_s = due_s if stamp_s is None or counting else stamp_s + shift_s
-            if time_s < due_s - _JUMP_BACK_S:  # a second recording behind the first
-                shift_s += due_s - time_s
-                time_s = due_s
-            gap = abs(time_s - due_s) > _GAP_S
-            if gap or _form(frame) != run.form:
-                yield _piece(run, sample_rate_hz, start_s)
-                run = _Run(time_s if gap else due_s, frame, sample_rate_hz)
+        time_s = timeline.place(stamp_s, run.end_s)
+        gap = abs(time_s - run.end_s) > _GAP_S
+        if gap or _form(frame) != run.form:
+            yield _piece(run, sample_rate_hz, start_s)
+            run = _Run(time_s if gap else run.end_s, frame, sample_rate_hz)
         try:
             run.add(frame)
         except (FFmpegError, ValueError) as error:
@@ -138,12 +128,21 @@ def _pieces(
         yield _piece(run, sample_rate_hz, start_s)
 
 
+def _stamped(media: Media, tally: Tally) -> Iterator[tuple[Any, float | None]]:
+    """The frames that hold sound, and their times; None where they are to be counted instead."""
+    frames = (frame for frame in decode(media, media.audio, tally) if frame.samples and frame.sample_rate)
+    head = list(itertools.islice(frames, _NUM_HEAD))
+    counting = _stamps_are_wrong(head)
+    for index, frame in enumerate(itertools.chain(head, frames)):
+        yield frame, None if counting and index else media.seconds(frame.pts, frame)
+
+
 def _stamps_are_wrong(head: list[Any]) -> bool:
     """Whether most time stamps advance at less than half or more than twice the speed of the sound (broken headers)."""
     speeds = [
         float((after.pts - before.pts) * before.time_base) * before.sample_rate / before.samples
         for before, after in itertools.pairwise(head)
-        if None not in (before.pts, after.pts, before.time_base) and before.samples and before.sample_rate
+        if None not in (before.pts, after.pts, before.time_base) and before.samples
     ]
     return len(speeds) > 2 and not 0.5 < float(np.median(speeds)) < 2
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig, FeaturesInput
+from mmfusion.data.parts import write_whole
 from mmfusion.data.raw import Raw
-from mmfusion.data.shards import part_name, read_stored
+from mmfusion.data.shards import read_stored
 from mmfusion.types import Clip, InputError
 
 
@@ -67,14 +69,10 @@ def _remembered(cache: ClipCache, clips: Iterable[Clip], name: str) -> Scaling:
             return Scaling(arrays["mean"], arrays["deviation"])
     except (OSError, ValueError, KeyError, EOFError):  # not computed yet, or damaged
         scaling = measure(read_stored(place.entry) for place in places.values())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(part_name())
-    try:
-        with part.open("wb") as file:
-            np.savez(file, mean=scaling.mean, deviation=scaling.deviation)
-        os.replace(part, path)
-    except OSError:  # nothing depends on it being kept
-        part.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.savez(content, mean=scaling.mean, deviation=scaling.deviation)
+    with suppress(OSError):  # nothing depends on its being kept
+        write_whole(path, content.getvalue())
     return scaling
 
 

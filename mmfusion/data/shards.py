@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import socket
 import struct
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from io import FileIO
 from pathlib import Path
@@ -28,13 +28,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmfusion.data.parts import open_part, write_all
 from mmfusion.data.raw import Raw
 from mmfusion.types import InputError
 
 MARK = b"mmfshrd1"
 _ALIGN = 64
 _TAIL = struct.Struct("<Q8s")
-_FOREIGN_LEFTOVER_S = 24 * 3600
 
 
 class Stored(NamedTuple):
@@ -72,22 +72,18 @@ class ShardWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.index: dict[str, dict[str, Any]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        self._part = folder / part_name()
         self._file: FileIO | None = None
         self._end = 0
 
     def __enter__(self) -> ShardWriter:
-        # Unbuffered: what a failed write leaves behind in a buffer could not be taken back.
-        self._file = self._part.open("wb", buffering=0)
+        self._file = open_part(self.folder)
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            if self._file is not None:
-                self._file.close()
-        finally:
-            self._part.unlink(missing_ok=True)
+        assert self._file is not None
+        with suppress(FileNotFoundError):  # it has its final name
+            os.unlink(self._file.name)
+        self._file.close()
 
     @property
     def num_bytes(self) -> int:
@@ -131,18 +127,14 @@ class ShardWriter:
         assert self._file is not None
         text = json.dumps(self.index, separators=(",", ":")).encode()
         self._write(memoryview(text + _TAIL.pack(len(text), MARK)))
-        self._file.close()
         # Names in the order of time: of two failures of one input, the later one counts.
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.shard"
-        os.replace(self._part, path)
+        os.replace(self._file.name, path)
         return path
 
     def _write(self, data: memoryview) -> None:
         assert self._file is not None
-        while len(data):
-            written = self._file.write(data)
-            self._end += written
-            data = data[written:]
+        self._end += write_all(self._file, data)
 
 
 def runs(mask: np.ndarray) -> list[list[int]]:
@@ -218,36 +210,3 @@ def _mapped(path: str) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise InputError(f"{path}: a part of the cache cannot be read: {error.strerror}") from error
-
-
-def part_name() -> str:
-    """A name for a temporary file that tells who writes it, so that `remove_leftovers` knows when it is abandoned."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.part"
-
-
-def remove_leftovers(folder: Path) -> int:
-    """Removes temporary files of processes that are no more; returns how many.
-
-    Whether a process of another machine still runs cannot be known: its files go once they are a day old.
-    """
-    removed = 0
-    for part in folder.glob("*.part"):
-        host, pid, _ = part.name.rsplit("-", 2)
-        try:
-            old = part.stat().st_mtime < time.time() - _FOREIGN_LEFTOVER_S
-            if not _alive(int(pid)) if host == socket.gethostname() else old:
-                part.unlink(missing_ok=True)
-                removed += 1
-        except (FileNotFoundError, ValueError):
-            continue
-    return removed
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

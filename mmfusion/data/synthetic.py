@@ -59,7 +59,7 @@ def make_synthetic(out: Path, config: SyntheticConfig, workers: int, progress: b
         ) as bar:
             _render_all(missing, out, config, workers, bar)
         manifest = out / "manifest.jsonl"
-        write_manifest(manifest, [_describe(plan, config) for plan in plans])
+        write_manifest(manifest, [describe_clip(plan, config) for plan in plans])
     except OSError as error:
         raise InputError(f"{error.filename or out}: cannot be written: {error.strerror or error}") from error
     return manifest
@@ -120,7 +120,8 @@ def _media_of(plan: ScenePlan) -> str:
     return f"clips/{plan.split}/{plan.id}.mp4"
 
 
-def _describe(plan: ScenePlan, config: SyntheticConfig) -> Clip:
+def describe_clip(plan: ScenePlan, config: SyntheticConfig) -> Clip:
+    """The manifest line of a clip: labels, captions and events as planned."""
     media = _media_of(plan)
     rng = np.random.default_rng((*plan.seed, 3))
     return Clip(

@@ -122,7 +122,6 @@ def load_weights(body: nn.Module, path: Path, skip: str) -> None:
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
     """Name -> tensor from a .safetensors or .pth file. A file that would run code is refused with InputError."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -133,8 +132,9 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: refused, it is damaged or holds code (pickled objects), not only tensors") from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable weights file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file can break either reader in any way
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not a readable weights file: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -7,9 +7,9 @@ With member logits z_m and weights w_m (sigma the sigmoid, p_m the member's dist
     log-linear, Bernoulli    p / (1-p) = prod_m (p_m / (1-p_m))^w_m        z = sum_m w_m z_m
     log-linear, categorical  p ~ prod_m p_m^w_m                log p = log_softmax(sum_m w_m log_softmax(z_m))
 
-The linear rule is the mixture of experts' opinion pool and needs weights that sum to one; the log-linear rule is the
-logarithmic opinion pool (Genest & Zidek 1986), the product of experts when all w = 1 (Hinton 2002). What comes back are
-logits again, so that losses and metrics need not know that anything was mixed.
+These are the linear opinion pool, whose weights must sum to one, and the logarithmic opinion pool (Genest & Zidek
+1986), the product of experts when all w = 1 (Hinton 2002). What comes back are logits again, so that losses and metrics
+need not know that anything was mixed.
 """
 
 from __future__ import annotations

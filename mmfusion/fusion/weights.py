@@ -1,7 +1,8 @@
 """The weights of a late mixture: where they come from, and the search that chooses them on validation.
 
 Both rules have a mean negative log-likelihood that is convex in the weights (linear: -log of a linear function;
-log-linear: a log-partition function minus a linear one), so a search along lines finds the one optimum up to its step.
+log-linear: a log-partition function minus a linear one), so that no local
+optimum misleads a search along lines.
 """
 
 from __future__ import annotations

@@ -50,10 +50,10 @@ class MeteorScores:
 class Meteor:
     """A running METEOR process; use it as a context manager, or call `close`.
 
-    Every answer has to arrive within `deadline_s` of its question (32 are asked at a time). A process that dies or is late is killed and
-    started again once in the life of this object, and the question is asked again; after that it is an InputError.
-    Starting takes some seconds (the jar reads its paraphrase table), so share one object among several corpora.
-    Not for use by two threads at once.
+    Every answer has to arrive within `deadline_s` of its question (32 are asked at a time). A process that dies or is
+    late is killed and started again once in the life of this object, and the question is asked again; after that it is
+    an InputError. Starting takes some seconds (the jar reads its paraphrase table), so share one object among several
+    corpora. Not for use by two threads at once.
     """
 
     def __init__(self, java: str | None = None, deadline_s: float = 60.0) -> None:
@@ -117,11 +117,11 @@ class Meteor:
                 self._start()
 
     def _exchange(self, question: str, num_answers: int) -> list[str]:
-        process, late = self._process, threading.Event()
+        process, overdue = self._process, threading.Event()
 
         def expire() -> None:
             # Killing is what ends a blocked write or read in the asking thread, whatever the process is doing.
-            late.set()
+            overdue.set()
             _kill_group(process)
 
         watchdog = threading.Timer(self.deadline_s, expire)
@@ -132,7 +132,7 @@ class Meteor:
             process.stdin.flush()
             answers = [_next_answer(process.stdout) for _ in range(num_answers)]
         except (OSError, _LostError):
-            raise _LostError(f"gave no answer within {self.deadline_s:g} s" if late.is_set() else "ended") from None
+            raise _LostError(f"gave no answer within {self.deadline_s:g} s" if overdue.is_set() else "ended") from None
         except BaseException:
             # Interrupted between a question and its answer: what comes next would be the answer to something else.
             self.close()

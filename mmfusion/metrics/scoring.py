@@ -85,10 +85,12 @@ def _fill_truth(where: str, truth: Any, column: dict[str, int], reference: np.nd
     if not isinstance(truth, dict):
         raise InputError(f"{where}: truth: must be an object with labels or relevances")
     labels, relevances = truth.get("labels"), truth.get("relevances")
-    rated: dict[str, Any] = {}
-    if relevances:
-        rated = relevances
-    elif labels is not None:
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(name, str) for name in labels)):
+        raise InputError(f"{where}: truth: labels must be a list of classes, or null")
+    if relevances is not None and not isinstance(relevances, dict):
+        raise InputError(f"{where}: truth: relevances must be an object of class and number, or null")
+    rated: dict[str, Any] = relevances or {}
+    if not rated and labels is not None:
         rated = {**dict.fromkeys(column, 0.0), **dict.fromkeys(labels, 1.0)}
     for name, value in rated.items():
         if name not in column:

@@ -147,7 +147,10 @@ def _draw(statistic: Statistic, seed: int, num_samples: int, level: float) -> tu
         raise InputError("a bootstrap over clips needs a metric that is defined on the clips, this one is not")
 
     def of_indices(indices: np.ndarray, axis: int) -> np.ndarray:
-        return statistic.of_counts(_counts(np.atleast_2d(indices), num_clips)).reshape(indices.shape[:-1])
+        values = statistic.of_counts(_counts(np.atleast_2d(indices), num_clips))
+        if np.isnan(values).any():
+            raise InputError("the metric is undefined in some bootstrap draws over these clips: they are too few")
+        return values.reshape(indices.shape[:-1])
 
     result = bootstrap(
         (np.arange(num_clips),),
@@ -159,11 +162,8 @@ def _draw(statistic: Statistic, seed: int, num_samples: int, level: float) -> tu
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    draws = np.asarray(result.bootstrap_distribution)
-    undefined = int(np.isnan(draws).sum())
-    if undefined:
-        raise InputError(f"the metric is undefined in {undefined} of {num_samples} bootstrap draws: too few clips")
-    return float(result.confidence_interval.low), float(result.confidence_interval.high), draws
+    interval = result.confidence_interval
+    return float(interval.low), float(interval.high), np.asarray(result.bootstrap_distribution)
 
 
 def _counts(indices: np.ndarray, num_clips: int) -> np.ndarray:

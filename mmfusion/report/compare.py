@@ -30,7 +30,7 @@ def compare(path: str | Path, overrides: tuple[str, ...] = (), publish: bool = F
     folder = Path("reports") / comparison.name
     _write(folder / "table.md", f"{text}\n{made}")
     _write(folder / "table.csv", as_csv(table))
-    write_page(table, jobs, published, folder / "index.html")
+    write_page(table, jobs, published, folder / "index.html", command)
     if publish:
         _write(Path("docs/results") / f"{comparison.name}.md", f"{text}\n{made}")
     return text

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import Field
 
 from mmfusion.config import configclass, load, load_tree, validate
@@ -140,17 +140,20 @@ def _run_config(comparison: ComparisonConfig, path: Path, row: str, fold: str, s
     tree = load_tree(source)
     settings: Mapping[str, Any] = {**comparison.folds.get(fold, {}), **chosen.set, "name": name, "seed": seed}
     for key, value in settings.items():
-        _put(tree, key.split("."), value)
+        _put(tree, key, value, f"{path}: rows.{row}")
     if parts:
         tree.setdefault("training", {})["parts_from"] = parts
     return validate(RunConfig, tree, f"{path}: rows.{row} ({source})")
 
 
-def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+def _put(tree: dict[str, Any], name: str, value: Any, where: str) -> None:
     """Sets a nested key; None removes a block and otherwise is the value."""
+    keys = name.split(".")
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"{where}: {name} cannot be set, because {key} is no block here")
     if value is None and isinstance(tree.get(keys[-1]), dict):
         del tree[keys[-1]]
     else:
-        tree[keys[-1]] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        tree[keys[-1]] = deepcopy(value)

@@ -18,7 +18,7 @@ from mmfusion.data.cache import build_cache
 from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.manifest import read_manifest
 from mmfusion.report.comparison import ComparisonConfig, Job
-from mmfusion.training.run import RunConfig
+from mmfusion.training.run import Run, RunConfig
 
 
 def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
@@ -78,8 +78,12 @@ def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], s
 
 
 def _done(job: Job, split: str) -> bool:
+    """True when the run's numbers are there. InputError when they were made with other settings than the job's."""
     folder = job.config.folder
-    return (folder / "finished.json").exists() and (folder / f"metrics.{split}.json").exists()
+    if not ((folder / "finished.json").exists() and (folder / f"metrics.{split}.json").exists()):
+        return False
+    Run.create(job.config)
+    return True
 
 
 def _start_worker(numbers: SimpleQueue[int], workers: int) -> None:

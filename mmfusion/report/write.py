@@ -17,12 +17,12 @@ from mmfusion.types import InputError
 def as_markdown(table: Table, published: list[dict[str, Any]]) -> str:
     """The table with its notes, and published numbers in a block of their own, marked as reported."""
     comparison = table.comparison
-    headers = ["", *(_header(figure) for figure in comparison.figures), "parameters", "training"]
+    headers = ["", *(header(figure) for figure in comparison.figures), "parameters", "training"]
     lines = [f"# {comparison.title}", "", _row(headers), _row(["---", *["---:"] * (len(headers) - 1)])]
     for row in table.rows:
         cells = [_cell(cell, figure) for cell, figure in zip(row.cells, comparison.figures, strict=True)]
-        lines.append(_row([row.title, *cells, _count(row.num_parameters), _seconds(row.training_s)]))
-    lines += ["", _legend(table), ""]
+        lines.append(_row([row.title, *cells, show_count(row.num_parameters), show_seconds(row.training_s)]))
+    lines += ["", legend(table), ""]
     for note in comparison.notes:
         lines += [note.strip(), ""]
     if published:
@@ -79,25 +79,32 @@ def provenance_lines(table: Table, command: str) -> list[str]:
     ]
 
 
-def _header(figure: FigureConfig) -> str:
+def header(figure: FigureConfig) -> str:
+    """The head of a figure's column."""
     return f"{figure.title} (%)" if figure.scale == 100 else figure.title
 
 
 def _cell(cell: Cell, figure: FigureConfig) -> str:
-    def show(value: float) -> str:
-        return f"{value * figure.scale:.{figure.digits}f}"
-
-    text = show(cell.mean)
+    text = show_value(cell.mean, figure)
     if cell.sd is not None:
-        text += f" ± {show(cell.sd)}"
+        text += f" ± {show_value(cell.sd, figure)}"
     if cell.low is not None and cell.high is not None:
-        text += f" [{show(cell.low)}, {show(cell.high)}]"
-    if cell.p is not None:
-        text += f" p {'< 0.001' if cell.p < 0.001 else f'= {cell.p:.3f}'}"
-    return text
+        text += f" [{show_value(cell.low, figure)}, {show_value(cell.high, figure)}]"
+    return text if cell.p is None else f"{text} {show_p(cell.p)}"
 
 
-def _legend(table: Table) -> str:
+def show_value(value: float, figure: FigureConfig) -> str:
+    """The value as the figure is printed, without its unit."""
+    return f"{value * figure.scale:.{figure.digits}f}"
+
+
+def show_p(p: float) -> str:
+    """`p = 0.012`, or `p < 0.001` where more digits would say nothing."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def legend(table: Table) -> str:
+    """One sentence that says what stands in the cells."""
     parts = ["mean ± standard deviation over folds and seeds"] if any(r.num_runs > 1 for r in table.rows) else []
     tested = {figure.title: ref for figure, ref in zip(table.comparison.figures, table.references, strict=True) if ref}
     if any(figure.significance for figure in table.comparison.figures):
@@ -122,9 +129,11 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _count(number: int) -> str:
+def show_count(number: int) -> str:
+    """A number of parameters."""
     return f"{number / 1e6:.2f} M" if number >= 1e5 else f"{number / 1e3:.1f} k"
 
 
-def _seconds(seconds: float) -> str:
+def show_seconds(seconds: float) -> str:
+    """A training time."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

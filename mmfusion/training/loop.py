@@ -26,6 +26,7 @@ from mmfusion.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from mmfusion.training.extract import extract_frozen
 from mmfusion.training.log import Log
 from mmfusion.training.optimise import learning_rate_factor, make_average, make_optimiser, set_learning_rate
 from mmfusion.training.parts import load_parts, tune_mixes
@@ -63,6 +64,8 @@ class Trainer:
         set_seed(self.config.seed)
         model = self.material.build_model(self.config.model)
         load_parts(model, self.settings.parts_from, run)
+        if self.settings.cache_frozen:
+            self.material = extract_frozen(model, self.material, run, accelerator, self.quiet)
         average = make_average(model, self.settings.ema)
         self.model, optimiser = accelerator.prepare(model, make_optimiser(self.settings.optimiser, model))
         self.state = State(model, optimiser, average, accelerator.scaler, Progress())

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mmfusion.data.inputs import FramesInput
 from mmfusion.model import FusionModel
 from mmfusion.training.checkpoint import Progress
 from mmfusion.training.optimise import num_parameters
@@ -26,7 +27,7 @@ def provenance(run: Run, material: Material, model: FusionModel, progress: Progr
     """Code, packages, data, hardware and cost of a finished training, as plain values."""
     data, manifest = run.config.data, material.manifest
     splits = {name: manifest.fingerprint(manifest.split(name)) for name in manifest.splits}
-    backends = {getattr(config, "backend", None) for config in data.inputs.values()} - {None}
+    backends = {way.backend for way in data.inputs.values() if isinstance(way, FramesInput)}
     parameters = list(model.parameters())
     return {
         "commit": commit(),

@@ -30,7 +30,10 @@ from mmfusion.training.optimise import OptimiserConfig, ScheduleConfig
 from mmfusion.types import InputError
 
 # Settings that change how fast a run goes and nothing that it computes: they may differ when it is taken up again.
-HARMLESS = ("data.workers", "data.cache_workers", "data.in_memory", "training.checkpoint_every", "training.keep_state")
+HARMLESS = (
+    "data.workers", "data.cache", "data.cache_workers", "data.in_memory", "data.retry_failed",
+    "training.checkpoint_every", "training.keep_state",
+)  # fmt: skip
 
 
 @configclass
@@ -70,6 +73,8 @@ class TrainingConfig:
     """updates between two checkpoints; null writes one at the end of each epoch"""
     parts_from: dict[str, str] = Field(default_factory=dict)
     """stream name -> run folder whose encoder and head weights this stream starts from"""
+    cache_frozen: bool = False
+    """compute the steps of frozen encoders once, keep them in the cache, and train from there (no augmentation)"""
     tensorboard: bool = True
     keep_state: bool = True
     """keep the last checkpoint of a finished run (optimiser state included), not only its weights"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -41,11 +42,10 @@ class Material:
     def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool) -> ClipDataset:
         encode = None
         if self.vocabulary is not None:
-            vocabulary, limit = self.vocabulary, config.vocabulary.max_words
-            encode = lambda caption: vocabulary.encode(caption, limit)  # noqa: E731
+            encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)
         return ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
 
-    def loader(self, clips: Sequence[Clip], batches: Sequence[Sequence[int]], config: RunConfig, training: bool,
+    def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
                epoch: int = 0) -> DataLoader[Batch]:  # fmt: skip
         """Batches of the clips at the given indices, in that order, whatever the number of loader workers."""
         dataset = self.dataset(clips, config, training)
@@ -53,7 +53,7 @@ class Material:
         # A generator of its own keeps the loader from drawing on (and so moving) the random state of the training.
         return DataLoader(
             dataset, batch_sampler=batches, collate_fn=collate, num_workers=config.data.workers, generator=Generator()
-        )  # type: ignore[arg-type]
+        )
 
     def build_model(self, config: ModelConfig) -> FusionModel:
         return build_model(config, self.facts)

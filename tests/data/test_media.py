@@ -104,7 +104,7 @@ def test_wide_pixels_are_stretched(tmp_path):
         for packet in [*stream.encode(av.VideoFrame.from_ndarray(picture(255)[:32, :32].copy())), *stream.encode(None)]:
             container.mux(packet)
     padded = read_frames(path, 5.0, 40, fit="pad").data[0]
-    assert (np.flatnonzero(padded.max(axis=(1, 2)) > 128).size, padded[20, :].min()) == (20, 255)
+    assert (np.flatnonzero(padded.max(axis=(1, 2)) > 128).size, padded[20, :].min() > 245) == (20, True)
 
 
 def test_a_still_picture_is_one_step_that_lasts(tmp_path):
@@ -118,6 +118,7 @@ def test_a_still_picture_is_one_step_that_lasts(tmp_path):
     assert np.array_equal(frames.data[0], np.repeat(image[..., None], 3, axis=2))
     held = read_frames(path, 4.0, 28, 0.0, 1.5)
     assert held.mask.tolist() == [True] * 6 and all(np.array_equal(step, frames.data[0]) for step in held.data)
+    assert len(read_frames(path, 4.0, 28, 0.0, 1.5, hold_stills=False).mask) == 1
     assert read_frames_at(path, [0.0, 7.0], 28).mask.all()
     assert read_sound(path, 16000) is None
     info = probe(path)
@@ -225,7 +226,7 @@ def test_a_truncated_file_gives_what_is_left(tmp_path):
         assert frames.mask[0] and 1 <= frames.mask.sum() < 32 and heard.mask[8000:8100].all()
     moov_lost = write_media(tmp_path / "whole.mp4", flashes(1.0, 0.0, 25, 2.0), None).read_bytes()[:-200]
     (tmp_path / "cut.mp4").write_bytes(moov_lost)
-    with pytest.raises(MediaError, match="cut.mp4"):
+    with pytest.raises(MediaError, match=r"cut\.mp4"):
         read_frames(tmp_path / "cut.mp4", 4.0, 8)
 
 

@@ -46,19 +46,25 @@ def save_checkpoint(name: str, folder: Path) -> str:
     tiny: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     tiny["intermediate_size"] = 24
     if name == "ast":
-        patches = {"patch_size": 8, "frequency_stride": 5, "time_stride": 5, "num_mel_bins": 24, "max_length": 205}
+        patches: dict[str, Any] = {
+            "patch_size": 8,
+            "frequency_stride": 5,
+            "time_stride": 5,
+            "num_mel_bins": 24,
+            "max_length": 205,
+        }
         model = hf.ASTModel(hf.ASTConfig(**tiny, **patches))
         hf.ASTFeatureExtractor(num_mel_bins=24, max_length=205).save_pretrained(folder)
     elif name == "wav2vec2":
-        layers = {"conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (10, 8, 4)}
-        positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+        layers: dict[str, Any] = {"conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (10, 8, 4)}
+        positions: dict[str, Any] = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
         model = hf.Wav2Vec2Model(hf.Wav2Vec2Config(**tiny, **layers, **positions, mask_time_prob=0.0, layerdrop=0.0))
     elif name == "vit":
         model = hf.ViTModel(hf.ViTConfig(**tiny, image_size=32, patch_size=8))
     elif name == "clip":
         text = hf.CLIPTextConfig(**tiny, vocab_size=20, max_position_embeddings=8)
         vision = hf.CLIPVisionConfig(**tiny, image_size=32, patch_size=8)
-        both = {"text_config": text.to_dict(), "vision_config": vision.to_dict(), "projection_dim": 8}
+        both: dict[str, Any] = {"text_config": text.to_dict(), "vision_config": vision.to_dict(), "projection_dim": 8}
         model = hf.CLIPModel(hf.CLIPConfig(**both))
     else:
         model = hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2))

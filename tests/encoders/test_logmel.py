@@ -19,12 +19,12 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 @given(
-    at=st.integers(0, 159), late=st.sampled_from([0.0, 0.25, 0.5]), rate=st.sampled_from([8000, 16000, 22050, 44100])
+    at=st.integers(0, 159), inside=st.sampled_from([0.0, 0.25, 0.5]), rate=st.sampled_from([8000, 16000, 22050, 44100])
 )
 @settings(max_examples=30, deadline=None)
-def test_click_is_loudest_in_the_frame_that_covers_it(at: int, late: float, rate: int) -> None:
+def test_click_is_loudest_in_the_frame_that_covers_it(at: int, inside: float, rate: int) -> None:
     data = torch.zeros(1, 2 * rate)
-    data[0, min(2 * rate - 1, round((at + late) * 0.0125 * rate))] = 1.0
+    data[0, min(2 * rate - 1, round((at + inside) * 0.0125 * rate))] = 1.0
     frames = LogMel(LogMelConfig())(sound(data, rate))
     assert frames.rate == pytest.approx(80.0) and frames.data.shape[1] == 160
     assert int(frames.data[0].sum(1).argmax()) == at

@@ -88,6 +88,7 @@ def same(a: MeteorScores, b: MeteorScores) -> bool:
 
 def test_tokens_and_scores_equal_pycocoevalcap(meteor: Meteor, msvd) -> None:
     raw_references, raw_candidates = msvd
+    their_meteor = TheirMeteor()  # loads its tables while we tokenize
     theirs = TheirTokenizer()
     references = theirs.tokenize({k: [{"caption": text} for text in v] for k, v in raw_references.items()})
     candidates = theirs.tokenize({k: [{"caption": v}] for k, v in raw_candidates.items()})
@@ -97,7 +98,7 @@ def test_tokens_and_scores_equal_pycocoevalcap(meteor: Meteor, msvd) -> None:
     assert flat == [text for clip in raw_references for text in references[clip]]
 
     ours = meteor.score(references, said)
-    corpus, segments = TheirMeteor().compute_score(references, {clip: candidates[clip] for clip in references})
+    corpus, segments = their_meteor.compute_score(references, {clip: candidates[clip] for clip in references})
     assert ours.corpus == corpus
     assert list(ours.segments) == segments
     # The formula on added statistics, which the bootstrap uses, is the jar's EVAL.
@@ -108,7 +109,7 @@ def test_tokens_and_scores_equal_pycocoevalcap(meteor: Meteor, msvd) -> None:
 
 def test_killed_in_the_middle_gives_the_right_scores(meteor: Meteor, msvd) -> None:
     candidates = msvd[1]
-    references = {clip: [caption.lower() for caption in captions] for clip, captions in msvd[0].items()}
+    references = {clip: [caption.lower() for caption in captions[:8]] for clip, captions in msvd[0].items()}
     expected = meteor.score(references, candidates)
     before, answered = meteor.pid, threading.Event()
     exchange = meteor._exchange
@@ -133,6 +134,7 @@ def test_killed_in_the_middle_gives_the_right_scores(meteor: Meteor, msvd) -> No
 
 
 def test_bundled_java_gives_the_same_and_empty_captions_score_zero(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")  # where 0.5 is written 0,5
     with Meteor(java=str(JAVA)) as bundled:
         scores = bundled.score(TRUE, SAID)
         # Separators and line breaks inside a caption cannot shift what answers what.
@@ -146,18 +148,16 @@ def test_bundled_java_gives_the_same_and_empty_captions_score_zero(monkeypatch, 
 
 
 def test_stopped_process_hits_the_deadline(fake_java) -> None:
-    meteor = Meteor(java=fake_java("answers"), deadline_s=1)
+    meteor = Meteor(java=fake_java("answers"), deadline_s=30)
     assert meteor.score(TRUE, SAID).corpus == 0.5  # warnings on stdout, 300 kB on stderr: neither disturbs
-    first = meteor.pid
+    first, meteor.deadline_s = meteor.pid, 4
     os.kill(first, signal.SIGSTOP)
-    meteor.deadline_s = 20
-    threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
-    assert meteor.score(TRUE, SAID).corpus == 0.5
+    assert meteor.score(TRUE, SAID).corpus == 0.5  # by a new process
     os.kill(meteor.pid, signal.SIGSTOP)
-    meteor.deadline_s, start = 1, time.monotonic()
-    with pytest.raises(InputError, match=r"gave no answer within 1 s, also after a restart"):
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"gave no answer within 4 s, also after a restart"):
         meteor.score(TRUE, SAID)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 15
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
 
@@ -240,14 +240,15 @@ def test_java_on_path_is_preferred(monkeypatch, tmp_path: Path) -> None:
 
 def test_tokenizer_keeps_step() -> None:
     raw = ["A dog (brown), isn't here!", "", "two\nlines\r and\u2028more", "...", "  caf\u00e9  ", ""]
-    words = ["a dog brown is n't here", "", "two lines and more", "", "caf\u00e9", ""]
+    # The brackets stay: pycocoevalcap lists them in capitals, after the jar has lower-cased them.
+    words = ["a dog -lrb- brown -rrb- is n't here", "", "two lines and more", "", "caf\u00e9", ""]
     assert tokenize_captions(raw) == words
     assert tokenize_captions([]) == []
     assert tokenize_captions([""]) == [""]
 
 
 def test_tokenizer_failures_are_told(fake_java) -> None:
-    with pytest.raises(InputError, match="did not finish within 0.3 s"):
+    with pytest.raises(InputError, match=r"did not finish within 0\.3 s"):
         tokenize_captions(["a caption"], java=fake_java("hangs"), deadline_s=0.3)
     with pytest.raises(InputError, match="the last word on stderr"):
         tokenize_captions(["a caption"], java=fake_java("dead"))

@@ -34,7 +34,7 @@ from mmfusion.types import Clip, InputError
 IMAGES = {"train": (0, 6000), "val": (6000, 7500), "test": (7500, 10000)}
 NOISE_FOLDS = {"train": (1, 2, 3), "val": (4,), "test": (5,)}
 # Counts up when the same settings no longer give the same files.
-RECIPE = 1
+RECIPE = 2
 
 
 @configclass
@@ -45,8 +45,8 @@ class AvmnistConfig:
     """Power of the active speech over the power of the noise."""
     num_components: Annotated[int, Field(ge=1, le=784)] = 5
     """Principal components that are left of an image."""
-    pairs: Annotated[int, Field(ge=1)] = 1
-    """Images that every sound is paired with, one in each pass over the sounds."""
+    passes: Annotated[int, Field(ge=1)] = 3
+    """Passes over the training sounds, each with other images and other noise: 3 use all 6000 training images."""
     min_noise_db: float = -50.0
     """Crops of noise below this power (dB re full scale) are near silent and are drawn again."""
     noise: str | None = None
@@ -72,6 +72,10 @@ class Parts:
 
     def name(self, sound: int) -> str:
         return f"{self.speaker[sound]}-{self.digit[sound]}-{self.take[sound]:02d}"
+
+    def take_name(self, pair: Pair) -> str:
+        """The name of a sound as it is rendered for one pass."""
+        return self.name(pair.sound) + (f"-{pair.turn}" if pair.turn else "")
 
     def sounds(self, speaker: str, limit: int | None) -> list[int]:
         """Indices of a speaker's sounds, first takes first, digits in turn."""
@@ -103,7 +107,7 @@ def prepare(root: Path, out: Path, config: AvmnistConfig, workers: int = 1) -> P
     render_images(
         parts.image, IMAGES["train"], sorted({pair.image for pair in everything}), config.num_components, media
     )
-    tasks = sorted({SoundTask(pair.split, parts.name(pair.sound), pair.sound) for pair in everything})
+    tasks = sorted({SoundTask(pair.split, parts.take_name(pair), pair.sound) for pair in everything})
     speech = Speech(parts.wave, parts.offset, parts.sample_rate_hz)
     render_sounds(SoundRenderer(speech, noise, media, config.seed, config.snr_db, config.min_noise_db), tasks, workers)
     folders = {test: out / f"test-{test}" for test in pairs}
@@ -145,9 +149,11 @@ def draw_pairs(parts: Parts, pool: Sequence[int], split: str, test: str, config:
         images = low + np.flatnonzero(parts.image_digit[low:high] == digit)
         if len(images) < len(sounds):
             raise InputError(f"avmnist: {len(sounds)} {split} sounds of digit {digit}, but only {len(images)} images")
-        for turn in range(config.pairs):
-            drawn = seeded(config.seed, "pairs", test, split, digit, turn).permutation(images).tolist()
-            pairs += [Pair(split, turn, sound, image) for sound, image in zip(sounds, drawn, strict=False)]
+        drawn = seeded(config.seed, "pairs", test, split, digit).permutation(images).tolist()
+        for turn in range(config.passes if split == "train" else 1):
+            start = turn * len(sounds)
+            own = [drawn[(start + number) % len(drawn)] for number in range(len(sounds))]
+            pairs += [Pair(split, turn, sound, image) for sound, image in zip(sounds, own, strict=True)]
     return sorted(pairs)
 
 
@@ -207,10 +213,9 @@ def fingerprint(parts: Parts, noise: dict[str, list[Path]], config: AvmnistConfi
 
 
 def _clip(parts: Parts, media: Path, folder: Path, pair: Pair) -> Clip:
-    name = parts.name(pair.sound)
-    files = {"audio": sound_file(media, pair.split, name), "video": image_file(media, pair.image)}
+    files = {"audio": sound_file(media, pair.split, parts.take_name(pair)), "video": image_file(media, pair.image)}
     return Clip(
-        id=f"{name}-{pair.image:05d}" + (f"-{pair.turn}" if pair.turn else ""),
+        id=f"{parts.take_name(pair)}-{pair.image:05d}",
         media={key: media_path(file, folder) for key, file in files.items()},
         split=pair.split,
         group=str(parts.speaker[pair.sound]),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from tqdm import tqdm
 from mmfusion.data.catalog.degrade import Projection, mix, power_db
 from mmfusion.data.catalog.prepared import seeded
 from mmfusion.data.media import read_sound, write_picture, write_sound
+from mmfusion.data.processes import in_processes
 from mmfusion.types import InputError
 
 DURATION_S = 1.0
@@ -128,15 +126,9 @@ def render_sounds(renderer: SoundRenderer, tasks: Sequence[SoundTask], workers: 
         for task in progress(tasks):
             renderer(task)
         return
-    # Fresh interpreters: to fork one that has threads may hang it.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(renderer,))
-    try:
-        for _ in progress(pool.map(_render, tasks, chunksize=100)):
+    with closing(in_processes(_render, tasks, workers, 25, _start, (renderer,))) as results:
+        for _ in progress(results):
             pass
-    except BrokenProcessPool as error:
-        raise InputError(f"{renderer.media}: a process that made sounds was ended from outside") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def render_images(
@@ -156,10 +148,9 @@ _renderer: SoundRenderer | None = None
 
 
 def _start(renderer: SoundRenderer) -> None:
-    """In a worker: keep what every task needs; an interrupt is the main process's to handle."""
+    """In a worker: keep what every task needs."""
     global _renderer  # noqa: PLW0603
     _renderer = renderer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render(task: SoundTask) -> None:

@@ -17,14 +17,15 @@ from mmfusion.data.scenes.plan import Event
 INK = (28, 26, 32)
 WOOD = (125, 75, 35)
 GLASS = (205, 230, 245)
-_HUES = {"red": 0.0, "yellow": 0.145, "green": 0.36, "blue": 0.61}
+_HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.155, "green": 0.36, "blue": 0.6, "purple": 0.77, "pink": 0.9}
 
 
 def paint(event: Event, light: float = 1.0) -> Colour:
     """The event's colour in its own shade; `light` below 1 darkens it."""
     assert event.colour is not None
-    hue = (_HUES[event.colour] + 0.045 * (event.shade - 0.5)) % 1
-    rgb = colorsys.hsv_to_rgb(hue, 0.95 - 0.2 * event.shade, (0.72 + 0.26 * event.shade) * light)
+    hue = (_HUES[event.colour] + 0.04 * (event.shade - 0.5)) % 1
+    saturation = (0.55 if event.colour == "pink" else 0.95) - 0.2 * event.shade
+    rgb = colorsys.hsv_to_rgb(hue, saturation, (0.72 + 0.26 * event.shade) * light)
     return tuple(int(255 * value) for value in rgb)
 
 
@@ -62,12 +63,12 @@ def _bell(pen: Pen, event: Event, t: float) -> None:
 def _bird(pen: Pen, event: Event, t: float) -> None:
     beats = event.beats(t)
     x, y = 0.4 * event.progress(t) - 0.2, 0.3 - 0.42 * abs(math.sin(math.pi * beats))
-    gape = 0.17 if beats % 1 < 0.5 else 0.04
+    gape = 0.2 if beats % 1 < 0.5 else 0.04
     for leg in (-0.12, 0.12):
-        pen.line([(x + leg, y + 0.3), (x + leg, y + 0.64)], (190, 110, 30), 0.07)
+        pen.line([(x + leg, y + 0.3), (x + leg, y + 0.64)], (240, 130, 20), 0.12)
     pen.polygon([(x - 0.35, y), (x - 0.95, y - 0.32), (x - 0.85, y + 0.1)], paint(event, 0.7))
     pen.disc(x, y, 0.5, paint(event), ry=0.36, outline=INK)
-    pen.disc(x - 0.1, y - 0.02, 0.27, paint(event, 0.6), ry=0.15)
+    pen.disc(x + 0.08, y + 0.12, 0.34, (250, 248, 240), ry=0.22)
     pen.disc(x + 0.4, y - 0.38, 0.28, paint(event), outline=INK)
     for side in (-1, 1):
         pen.polygon(
@@ -152,12 +153,12 @@ def _helicopter(pen: Pen, event: Event, t: float) -> None:
     pen.box(-0.98, y - 0.12, -0.1, y + 0.04, paint(event, 0.7))
     pen.polygon([(-1.0, y - 0.4), (-0.72, y - 0.08), (-0.98, y + 0.04)], paint(event, 0.7), outline=INK)
     pen.disc(0.22, y, 0.54, paint(event), ry=0.4, outline=INK)
-    pen.disc(0.46, y - 0.06, 0.24, GLASS, ry=0.2)
+    pen.disc(0.44, y - 0.06, 0.29, GLASS, ry=0.25)
     for x in (0.0, 0.42):
         pen.line([(x, y + 0.34), (x, y + 0.6)], INK, 0.07)
-    pen.line([(-0.3, y + 0.62), (0.8, y + 0.62)], INK, 0.08)
+    pen.line([(-0.3, y + 0.62), (0.8, y + 0.62)], INK, 0.12)
     pen.line([(0.22, y - 0.38), (0.22, y - 0.62)], INK, 0.1)
-    pen.disc(0.22, y - 0.62, 0.3 + 0.7 * abs(blade), (70, 70, 78), ry=0.06)
+    pen.disc(0.22, y - 0.62, 0.3 + 0.7 * abs(blade), INK, ry=0.1)
 
 
 def _rain(pen: Pen, event: Event, t: float) -> None:

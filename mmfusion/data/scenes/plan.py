@@ -37,8 +37,16 @@ PERIODS_S = {
     "waves": 1.30,
 }
 LABELS = tuple(sorted(PERIODS_S))
-COLOURS = ("red", "yellow", "green", "blue")
-COLOURED = frozenset({"ball", "bell", "bird", "car", "drum", "helicopter", "train"})
+# The colours that a class comes in, where it has one that the captions name.
+COLOURS = {
+    "ball": ("red", "green"),
+    "bell": ("yellow", "orange"),
+    "bird": ("blue", "pink"),
+    "car": ("red", "blue"),
+    "drum": ("purple", "red"),
+    "helicopter": ("green", "yellow"),
+    "train": ("green", "purple"),
+}
 SPLITS = ("train", "val", "test")
 
 # Which interval of shade, size, pitch and speed a clip takes its values from.
@@ -245,7 +253,7 @@ def _plan_events(config: SyntheticConfig, deal: _Deal, cell: Cell, rng: np.rando
             end_s=end_s,
             seen=seen,
             heard=heard,
-            colour=COLOURS[rng.integers(len(COLOURS))] if label in COLOURED else None,
+            colour=_colour(label, rng),
             shade=shade,
             size=size,
             pitch=pitch,
@@ -259,6 +267,11 @@ def _plan_events(config: SyntheticConfig, deal: _Deal, cell: Cell, rng: np.rando
         )
         events.append(event)
     return tuple(sorted(events, key=lambda e: e.start_s))
+
+
+def _colour(label: str, rng: np.random.Generator) -> str | None:
+    names = COLOURS.get(label)
+    return names[rng.integers(len(names))] if names else None
 
 
 def _times(config: SyntheticConfig, count: int, rng: np.random.Generator) -> list[tuple[float, float]]:

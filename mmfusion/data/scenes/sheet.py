@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmfusion.data.scenes.draw import draw_frames
-from mmfusion.data.scenes.plan import COLOURED, COLOURS, LABELS, Event, ScenePlan, SyntheticConfig
+from mmfusion.data.scenes.plan import COLOURS, LABELS, Event, ScenePlan, SyntheticConfig
 from mmfusion.data.scenes.sound import make_sound
 
 _FRAMES_S = (0.45, 1.15, 1.85, 2.55)
@@ -31,7 +31,7 @@ def example_scene(label: str, number: int) -> ScenePlan:
         end_s=3.0,
         seen=True,
         heard=True,
-        colour=COLOURS[number % len(COLOURS)] if label in COLOURED else None,
+        colour=COLOURS.get(label, (None,))[0],
         shade=0.5,
         size=0.5,
         pitch=0.5,
@@ -84,12 +84,13 @@ def _spectrogram(sound: np.ndarray, sample_rate_hz: int) -> Image.Image:
 
 
 def main() -> None:
-    """Writes the sheet as a PNG of 64 colours, which keeps it small."""
+    """Writes the sheet as a PNG of few colours, which keeps it small."""
     parser = argparse.ArgumentParser(description="a picture of all classes of the synthetic set")
     parser.add_argument("out", type=Path, help="PNG file to write")
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(SyntheticConfig()).quantize(64, dither=Image.Dither.NONE).save(out, optimize=True)
+    sheet = contact_sheet(SyntheticConfig())
+    sheet.quantize(200, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, optimize=True)
 
 
 if __name__ == "__main__":
