@@ -24,9 +24,9 @@ class Log:
         kept = [row for row in read_log(path) if row["update"] <= update] if update else []
         part = path.with_name("metrics.csv.part")
         with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows([row[column] for column in COLUMNS] for row in kept)
         os.replace(part, path)
         self._file = path.open("a", newline="", encoding="utf-8")
         if tensorboard:

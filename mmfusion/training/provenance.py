@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mmfusion.data.inputs import FramesInput
-from mmfusion.model import FusionModel
 from mmfusion.training.checkpoint import Progress
 from mmfusion.training.optimise import num_parameters
 from mmfusion.training.run import Run
@@ -23,7 +23,7 @@ PACKAGES = ("mmfusion", "torch", "torchvision", "torchaudio", "av", "decord", "t
             "scikit-learn", "pycocoevalcap")  # fmt: skip
 
 
-def provenance(run: Run, material: Material, model: FusionModel, progress: Progress) -> dict[str, Any]:
+def provenance(run: Run, material: Material, model: nn.Module, progress: Progress) -> dict[str, Any]:
     """Code, packages, data, hardware and cost of a finished training, as plain values."""
     data, manifest = run.config.data, material.manifest
     splits = {name: manifest.fingerprint(manifest.split(name)) for name in manifest.splits}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ class Material:
         return ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
 
     def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
-               epoch: int = 0) -> DataLoader[Batch]:  # fmt: skip
+               epoch: int = 0) -> Iterable[Batch]:  # fmt: skip
         """Batches of the clips at the given indices, in that order, whatever the number of loader workers."""
         dataset = self.dataset(clips, config, training)
         dataset.set_epoch(epoch)

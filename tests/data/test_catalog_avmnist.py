@@ -18,7 +18,7 @@ from mmfusion.data.media import read_frames
 from mmfusion.types import InputError
 
 SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
-FEW = AvmnistConfig(sounds_per_speaker=10, speakers=("george", "yweweler"))
+FEW = AvmnistConfig(sounds_per_speaker=10, speakers=("george", "yweweler"), passes=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +53,25 @@ def test_the_whole_set_is_planned_by_the_recipe(parts):
     planned = plan(parts, AvmnistConfig())
     assert list(planned) == SPEAKERS
     for test, pairs in planned.items():
-        assert Counter(pair.split for pair in pairs) == {"train": 2000, "val": 500, "test": 500}
+        assert Counter(pair.split for pair in pairs) == {"train": 6000, "val": 500, "test": 500}
         for split, (low, high) in IMAGES.items():
             mine = [pair for pair in pairs if pair.split == split]
             assert {str(parts.speaker[pair.sound]) for pair in mine} == set(roles(SPEAKERS, test)[split])
             assert all(low <= pair.image < high for pair in mine)
-            assert len({pair.image for pair in mine}) == len({pair.sound for pair in mine}) == len(mine)
+            for turn in range(3 if split == "train" else 1):
+                own = [pair for pair in mine if pair.turn == turn]
+                assert len({pair.image for pair in own}) == len({pair.sound for pair in own}) == len(own)
+        assert len({pair.image for pair in pairs if pair.split == "train"}) > 5500
         assert all(parts.digit[pair.sound] == parts.image_digit[pair.image] for pair in pairs)
 
 
 def test_another_seed_draws_other_pairs_and_more_passes_add_images(parts):
     first = plan(parts, FEW)["george"]
-    other = plan(parts, AvmnistConfig(sounds_per_speaker=10, speakers=("george",), seed=1))["george"]
+    other = plan(parts, AvmnistConfig(sounds_per_speaker=10, speakers=("george",), seed=1, passes=1))["george"]
     assert {pair.sound for pair in first} == {pair.sound for pair in other} and first != other
-    twice = plan(parts, AvmnistConfig(sounds_per_speaker=10, speakers=("george",), pairs=2))["george"]
-    assert [pair for pair in twice if pair.turn == 0] == first and len(twice) == 2 * len(first)
+    twice = plan(parts, AvmnistConfig(sounds_per_speaker=10, speakers=("george",), passes=2))["george"]
+    assert [pair for pair in twice if pair.turn == 0] == first
+    assert Counter(pair.split for pair in twice) == {"train": 80, "val": 10, "test": 10}
 
 
 def test_the_manifest_says_what_was_planned(george, parts):
@@ -157,7 +161,7 @@ def test_what_was_rendered_is_kept_and_another_recipe_has_its_own_folder(shared_
     assert first.stat().st_mtime_ns == kept and second.read_bytes() == expected
     prints = {
         avmnist.fingerprint(read_parts(shared_data / "avmnist_parts"), {}, config)
-        for config in (AvmnistConfig(), AvmnistConfig(snr_db=0.0), AvmnistConfig(seed=1), AvmnistConfig(pairs=2))
+        for config in (AvmnistConfig(), AvmnistConfig(snr_db=0.0), AvmnistConfig(seed=1), AvmnistConfig(passes=2))
     }
     assert len(prints) == 3  # the number of pairs changes no file
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from mmfusion.config import validate
 from mmfusion.language.search import BeamConfig, search
 from mmfusion.model import FusionModel, ModelConfig, build_model

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
+from tiny_run import config_of, tree_of, write_set
+
 from mmfusion.evaluate import evaluate
 from mmfusion.training.checkpoint import load_weights
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run
-from omegaconf import OmegaConf
-from tiny_run import config_of, tree_of, write_set
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,9 +26,11 @@ def launch(*words: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), *words]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    settings = {"num_processes": 2, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
+    flags = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *flags, "--main_process_port", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

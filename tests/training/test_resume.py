@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from tiny_run import config_of, tree_of, write_set
+
 from mmfusion.training.checkpoint import load_weights
 from mmfusion.training.log import read_log
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run
-from omegaconf import OmegaConf
-from tiny_run import config_of, tree_of, write_set
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = {"training__epochs": 6, "training__checkpoint_every": 1, "training__accumulate": 2, "training__ema": 0.9,
@@ -31,7 +32,7 @@ def same_weights(one: Run, other: Run) -> bool:
 
 
 def test_killed_at_ten_random_steps(tmp_path: Path) -> None:
-    """SIGKILL at ten random moments of training; weights and figures are those of the uninterrupted run, bit for bit."""
+    """SIGKILL at ten random moments: weights and figures are those of the uninterrupted run, bit for bit."""
     manifest = write_set(tmp_path / "set")
     whole = train(
         config_of(

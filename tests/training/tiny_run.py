@@ -36,8 +36,8 @@ def write_set(folder: Path, sizes: dict[str, int] | None = None, seed: int = 0) 
             told = " and ".join(f"a {name}" for name in names) or "nothing"
             clips.append(
                 Clip(
-                    id=f"{split}-{number}", media=media, split=split, group=f"{split}-{number}", end_s=3.0, labels=names,
-                    captions=(told, f"there is {told}"),
+                    id=f"{split}-{number}", media=media, split=split, group=f"{split}-{number}", end_s=3.0,
+                    labels=names, captions=(told, f"there is {told}"),
                     sources=tuple(Source(name, 0.0, 2.0) for name in names),
                 )
             )  # fmt: skip
