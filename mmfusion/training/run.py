@@ -111,14 +111,18 @@ class Run:
         """The run's folder, made if need be. InputError when it holds a run with other settings."""
         folder = config.folder
         path = folder / "config.yaml"
-        if path.exists():
+        if path.exists() and (any(folder.glob("checkpoint-*")) or (folder / "weights.safetensors").exists()):
             difference = _first_difference(to_tree(load(RunConfig, path)), to_tree(config))
             if difference:
                 raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            save(config, folder / "config.yaml.part")
-            os.replace(folder / "config.yaml.part", path)
+            return cls(folder, config)
+        # Nothing was trained here yet: what an attempt with other settings left behind must not decide anything.
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("labels.json", "vocabulary.json"):
+            (folder / name).unlink(missing_ok=True)
+        part = folder / f"config.yaml.part{os.getpid()}"
+        save(config, part)
+        os.replace(part, path)
         return cls(folder, config)
 
     @classmethod

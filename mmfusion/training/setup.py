@@ -90,6 +90,9 @@ def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
     if (run.folder / "vocabulary.json").exists():
         return run.vocabulary()
     sentences = [caption for clip in manifest.split(run.config.data.train_split) for caption in clip.captions]
+    if not sentences:
+        where = f"{manifest.path}: split {run.config.data.train_split!r}"
+        raise InputError(f"{where} has no captions, and a caption head needs captions to learn from")
     vocabulary = Vocabulary.build(sentences, run.config.vocabulary.min_count)
     vocabulary.save(run.folder / "vocabulary.json")
     return vocabulary
