@@ -6,7 +6,7 @@
     <label head>    {class: probability}
     <caption head>  the sentence
     activity  {class: [probability in second 0, 1, ...]} when a label head was asked for per-second output
-    truth     {"labels": [...] or null, "captions": [...]}
+    truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any}
 
 `metrics.<split>.json` holds, for every head by its name, what `mmfusion.metrics` makes of these rows, and what the
 numbers depend on: split, number and fingerprint of the clips, scorer versions.
@@ -157,7 +157,8 @@ def _per_second(output: Output) -> list[list[list[float]]]:
 
 
 def truth(clip: Clip) -> Row:
-    return {"labels": None if clip.labels is None else list(clip.labels), "captions": list(clip.captions)}
+    known: Row = {"labels": None if clip.labels is None else list(clip.labels), "captions": list(clip.captions)}
+    return known | ({"relevances": dict(clip.relevances)} if clip.relevances else {})
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
@@ -185,18 +186,31 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def score_rows(rows: Sequence[Row], run: Run, labels: Sequence[str], captions: bool = True) -> dict[str, Any]:
-    """Metrics of every head by its name; heads that said nothing in these rows are left out."""
+    """Metrics of every head by its name; heads that said nothing, or about which nothing is known, are left out."""
     scores: dict[str, Any] = {}
     for name, head in run.config.model.heads.items():
         if not rows or name not in rows[0]:
             continue
         if isinstance(head, LabelsConfig):
-            known = [row for row in rows if row["truth"]["labels"] is not None]
-            reference = np.array([[label in row["truth"]["labels"] for label in labels] for row in known], dtype=float)
-            estimate = np.array([[row[name][label] for label in labels] for row in known], dtype=float)
-            scores[name] = label_metrics(reference, estimate, labels, target=head.target)
+            reference, known = label_truth(rows, labels)
+            if known.any():
+                estimate = np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
+                scores[name] = label_metrics(reference, estimate, labels, known, head.target)
         elif captions:
             spoken = [row for row in rows if row["truth"]["captions"]]
             references = {row["id"]: row["truth"]["captions"] for row in spoken}
-            scores[name] = caption_metrics(references, {row["id"]: row[name] for row in spoken})
+            if spoken:
+                scores[name] = caption_metrics(references, {row["id"]: row[name] for row in spoken})
     return scores
+
+
+def label_truth(rows: Sequence[Row], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reference (N, C) in [0, 1] and what of it is known (N, C) bool: all of a labelled clip, else what was rated."""
+    reference = np.zeros((len(rows), len(labels)))
+    known = np.zeros(reference.shape, dtype=bool)
+    for row, line in enumerate(rows):
+        given = line["truth"]
+        rated = given.get("relevances") or {}
+        known[row] = [given["labels"] is not None or label in rated for label in labels]
+        reference[row] = [rated.get(label, float(label in (given["labels"] or ()))) for label in labels]
+    return reference, known

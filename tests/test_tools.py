@@ -19,7 +19,6 @@ from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.synthetic import SyntheticConfig, make_synthetic
 from mmfusion.evaluate import evaluate
 from mmfusion.predict import predict_files
-from mmfusion.training.checkpoint import load_weights
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import InputError

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.evaluate import read_rows
+from mmfusion.evaluate import label_truth, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.metrics.resampled import caption_statistic, label_statistic
 from mmfusion.metrics.significance import Statistic, average, bootstrap_interval, paired_bootstrap
@@ -178,7 +178,6 @@ def _statistic(result: Result, name: str) -> Statistic:
         return caption_statistic(metric, per_clip, list(per_clip))
     labels = result.run.labels()
     rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
-    known = [row for row in rows if row["truth"]["labels"] is not None]
-    truth = np.array([[label in row["truth"]["labels"] for label in labels] for row in known], dtype=float)
-    chances = np.array([[row[head][label] for label in labels] for row in known])
-    return label_statistic(metric, truth, chances, target=config.target)  # type: ignore[arg-type]
+    reference, known = label_truth(rows, labels)
+    chances = np.array([[row[head][label] for label in labels] for row in rows])
+    return label_statistic(metric, reference, chances, known, config.target)  # type: ignore[arg-type]

@@ -1,0 +1,109 @@
+"""Speed, as ratios of two ways of doing the same thing, measured in turns in one process on this machine.
+
+Every line is the median of several pairs, so that a machine whose speed drifts changes both sides alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmfusion.config import validate
+from mmfusion.data.cache import build_cache
+from mmfusion.data.clips import ClipCache
+from mmfusion.data.inputs import DataConfig
+from mmfusion.data.manifest import read_manifest
+from mmfusion.data.reading import MediaReader
+from mmfusion.data.synthetic import SyntheticConfig, make_synthetic
+from mmfusion.heads.caption import CaptionConfig, CaptionHead
+from mmfusion.language.search import BeamConfig, beam
+from mmfusion.types import Stream, Targets
+
+PAIRS = 7
+
+
+def bench() -> Iterator[str]:
+    """One line a comparison: what, seconds of both sides, and how many times as fast the first is."""
+    torch.manual_seed(0)
+    yield from _cache_against_decoding()
+    yield from _shared_reading()
+    yield from _batched_beam()
+
+
+def _paired(ours: Callable[[], object], other: Callable[[], object], what: str) -> str:
+    """Runs the two in turn and compares them pair by pair."""
+    for run in (ours, other):
+        run()
+    pairs = [(_seconds(ours), _seconds(other)) for _ in range(PAIRS)]
+    ratio = statistics.median(slow / fast for fast, slow in pairs)
+    fast, slow = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return f"{what}: {fast * 1e3:.1f} ms against {slow * 1e3:.1f} ms, {ratio:.1f} times as fast"
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _cache_against_decoding() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        config = SyntheticConfig(train_clips=16, val_clips=0, test_clips=0)
+        manifest = read_manifest(make_synthetic(Path(folder) / "set", config, workers=1, progress=False))
+        inputs = {"audio": {"kind": "waveform"}, "video": {"kind": "frames", "rate": 4, "size_px": 64}}
+        tree = {"manifest": str(manifest.path), "cache": f"{folder}/cache", "inputs": inputs, "cache_workers": 0}
+        data = validate(DataConfig, tree, "bench")
+        build_cache(manifest, data, progress=False)
+        cache = ClipCache(manifest, data)
+        files = MediaReader(data.inputs, data.max_duration_s, locate=lambda path: manifest.path.parent / path)
+
+        def read(reader: ClipCache | MediaReader) -> None:
+            for clip in manifest.clips:
+                for raw in reader.load(clip).values():
+                    np.array(raw.data)
+
+        yield _paired(lambda: read(cache), lambda: read(files), "16 clips from the cache against decoding them")
+
+
+def _captions(num: int, captions: int) -> tuple[CaptionHead, Stream, Targets]:
+    head = CaptionHead(CaptionConfig(embedding=128, hidden=256), 128, 500)
+    words = torch.randint(4, 500, (num, captions, 16))
+    words[..., 0], words[..., -1] = 1, 2
+    stream = Stream(torch.randn(num, 16, 128), torch.ones(num, 16, dtype=torch.bool), 4.0)
+    return head, stream, Targets(words=words, word_mask=torch.ones_like(words, dtype=torch.bool))
+
+
+def _shared_reading() -> Iterator[str]:
+    """One update of S2VT with 8 captions a clip: each clip read once, or once a caption."""
+    head, stream, targets = _captions(16, 8)
+    assert targets.words is not None and targets.word_mask is not None
+    repeated = Stream(stream.data.repeat_interleave(8, 0), stream.mask.repeat_interleave(8, 0), stream.rate)
+    alone = Targets(words=targets.words.flatten(0, 1)[:, None], word_mask=targets.word_mask.flatten(0, 1)[:, None])
+
+    def update(given: Stream, wanted: Targets) -> None:
+        head.zero_grad()
+        head.loss(head(given, wanted), wanted).backward()
+
+    yield _paired(
+        lambda: update(stream, targets),
+        lambda: update(repeated, alone),
+        "S2VT update with shared reading against reading for every caption",
+    )
+
+
+def _batched_beam() -> Iterator[str]:
+    head, stream, _ = _captions(32, 1)
+    head.eval()
+    how = BeamConfig(beam_size=5, max_words=16)
+    rows = [Stream(stream.data[row : row + 1], stream.mask[row : row + 1], stream.rate) for row in range(32)]
+    yield _paired(
+        lambda: beam(head, stream, how),
+        lambda: [beam(head, row, how) for row in rows],
+        "beam search over 32 clips at once against one by one",
+    )

@@ -1,0 +1,24 @@
+"""Measures what the project claims about speed: ratios of two ways, in turns, in one process."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmfusion.entry import run_tool
+
+
+def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+
+    import torch
+
+    from mmfusion.report.bench import bench
+
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for line in bench():
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
