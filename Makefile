@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint bench clean
 demo: $(READY)
 	$(RUN) tools/compare.py configs/compare/demo.yaml
-	$(RUN) tools/predict.py runs/demo-deep/seed0 data/synthetic/media/test-00000.mp4
+	$(RUN) tools/predict.py runs/demo-deep/seed0 data/synthetic/clips/test/test-00000.mp4
 
 test: $(READY)
 	$(RUN) -m pytest tests
