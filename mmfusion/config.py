@@ -94,8 +94,11 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> DictConfig:
     if not isinstance(parent, str):
         raise InputError(f"{path}: extends must be one file name, got {parent!r}")
     inherited = _read_with_parents(path.parent / parent, (*children, path.resolve()))
-    _drop_nulled(inherited, tree)
-    merged = OmegaConf.merge(inherited, tree)
+    try:
+        _drop_nulled(inherited, tree)
+        merged = OmegaConf.merge(inherited, tree)
+    except (OmegaConfBaseException, TypeError) as error:
+        raise InputError(f"{path}: does not fit its parent {parent}: {_first_line(error)}") from error
     assert isinstance(merged, DictConfig)
     return merged
 

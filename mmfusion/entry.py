@@ -13,7 +13,7 @@ from collections.abc import Callable
 from mmfusion.types import InputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

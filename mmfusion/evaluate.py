@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
@@ -46,10 +47,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts and scores a split of a finished run; returns the metrics and leaves both files in the run's folder.
 
-    With several processes each takes its share of the batches; the figures are those of one process exactly.
+    Computed in float32 whatever the training's precision was. With several processes each takes its share of the
+    batches; the figures are those of one process exactly.
     InputError when the run has no weights or the split no clips.
     """
-    accelerator = accelerator or Accelerator()
+    if accelerator is None:
+        AcceleratorState._reset_state()  # a training in this process may have left its precision behind
+        accelerator = Accelerator(mixed_precision="no")
     material = open_material(run, accelerator, quiet=quiet)
     model = accelerator.prepare_model(load_model(run, material), evaluation_mode=True)
     clips = material.clips(split)
@@ -129,7 +133,7 @@ def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Ou
         if name in steppers:
             continue
         for row, chances in zip(rows, output.log_probs().exp().tolist(), strict=True):
-            row[name] = {label: round(chance, 6) for label, chance in zip(labels, chances, strict=True)}
+            row[name] = {label: float(f"{chance:.9g}") for label, chance in zip(labels, chances, strict=True)}
         if output.steps is not None:
             for row, seconds in zip(rows, _per_second(output), strict=True):
                 row["activity"] = dict(zip(labels, seconds, strict=True))

@@ -35,6 +35,8 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[dict[str, A
             yield predictor.predict(Path(path))
         except InputError as error:
             yield {"path": str(path), "error": " ".join(str(error).split())}
+        except Exception as error:  # one odd file must not cost the others their predictions
+            yield {"path": str(path), "error": f"{path}: cannot be predicted: {type(error).__name__}: {error}"}
 
 
 class Predictor:

@@ -10,8 +10,8 @@ from mmfusion.entry import run_tool
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Example: tools/train.py configs/demo.yaml seed=1 training.optimiser.lr=3e-4. Several processes: "
-        "accelerate launch --num_processes 8 tools/train.py CONFIG",
+        epilog="Example: tools/train.py configs/synthetic/deep.yaml seed=1 training.optimiser.lr=3e-4. "
+        "Several processes: accelerate launch --num_processes 8 tools/train.py CONFIG",
     )
     parser.add_argument("config", help="YAML file of the run (configs/*.yaml)")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that replace the file's")

@@ -8,7 +8,7 @@ macro mean, for both systems alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mmfusion.metrics.meteor import meteor_from_sums, summable
 from mmfusion.metrics.significance import Statistic, mean_of
 
 LabelMetric = Literal["map", "roc_auc", "f1_micro", "f1_macro", "accuracy"]
+LABEL_STATISTICS = get_args(LabelMetric)
 
 
 def label_statistic(

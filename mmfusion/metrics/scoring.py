@@ -89,9 +89,9 @@ def _fill_truth(where: str, truth: Any, column: dict[str, int], reference: np.nd
         raise InputError(f"{where}: truth: labels must be a list of classes, or null")
     if relevances is not None and not isinstance(relevances, dict):
         raise InputError(f"{where}: truth: relevances must be an object of class and number, or null")
-    rated: dict[str, Any] = relevances or {}
-    if not rated and labels is not None:
-        rated = {**dict.fromkeys(column, 0.0), **dict.fromkeys(labels, 1.0)}
+    # Labels know every class of the clip; a rating says more of the class that it names.
+    named = {} if labels is None else {**dict.fromkeys(column, 0.0), **dict.fromkeys(labels, 1.0)}
+    rated: dict[str, Any] = {**named, **(relevances or {})}
     for name, value in rated.items():
         if name not in column:
             raise InputError(f"{where}: truth: class {name} is not among the predicted labels")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from mmfusion.config import configclass, load, load_tree, validate
+from mmfusion.heads.labels import LabelsConfig
+from mmfusion.metrics.captions import CAPTION_METRICS
+from mmfusion.metrics.resampled import LABEL_STATISTICS
 from mmfusion.training.run import RunConfig
 from mmfusion.types import InputError
 
@@ -113,12 +116,28 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
 def jobs_of(comparison: ComparisonConfig, path: str | Path) -> list[Job]:
     """Every run that the table needs, rows in order, folds and seeds inside."""
     folds = comparison.folds or {"": {}}
-    return [
+    jobs = [
         _job(comparison, Path(path), row, fold, seed)
         for row in comparison.rows
         for fold in folds
         for seed in comparison.seeds
     ]
+    _check_figures(comparison, jobs, path)
+    return jobs
+
+
+def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str | Path) -> None:
+    """Says before anything is trained that a column asks for what no row can give."""
+    for number, figure in enumerate(comparison.figures):
+        head, _, metric = figure.name.partition(".")
+        where = f"{path}: figures.{number}.name"
+        for job in jobs:
+            config = job.config.model.heads.get(head)
+            if config is None:
+                raise InputError(f"{where}: row {job.row} has no head {head!r}")
+            tested = LABEL_STATISTICS if isinstance(config, LabelsConfig) else CAPTION_METRICS
+            if figure.significance and metric not in tested:
+                raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")
 
 
 def _job(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> Job:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.manifest import read_manifest
 from mmfusion.report.comparison import ComparisonConfig, Job
 from mmfusion.training.run import Run, RunConfig
+from mmfusion.types import InputError
 
 
 def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
@@ -53,19 +56,25 @@ def execute(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
         numbers.put(number)
     with ProcessPoolExecutor(workers, context, _start_worker, (numbers, workers)) as pool:
         try:
-            _drain(pool, missing, jobs, comparison.split)
+            _drain(pool, missing, jobs, comparison.split, workers)
+        except BrokenProcessPool as error:
+            reason = "a run's process was ended from outside (out of memory?)"
+            raise InputError(f"{comparison.name}: {reason}; set workers lower or run the same command again") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], split: str) -> None:
+def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], split: str, workers: int) -> None:
+    """Hands out the jobs whose parts are finished, as workers become free."""
     waiting, running = list(missing), {}
     unfinished = {job.config.folder for job in missing}
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="runs", unit="run")
     with bar:
         while waiting or running:
-            for job in [job for job in waiting if not unfinished & set(job.needs)]:
+            ready = [job for job in waiting if not unfinished & set(job.needs)]
+            # No more than the workers can begin: what is only queued could not be called back on an interrupt.
+            for job in ready[: workers - len(running)]:
                 running[pool.submit(_run, to_tree(job.config), split)] = job
                 waiting.remove(job)
             done: set[Future[None]] = wait(running, return_when=FIRST_COMPLETED).done
@@ -88,10 +97,21 @@ def _done(job: Job, split: str) -> bool:
 
 def _start_worker(numbers: SimpleQueue[int], workers: int) -> None:
     """Gives each worker its share of the cores, and a GPU of its own where there are several."""
+    # A worker whose comparison was killed must not go on writing into folders that the next one uses.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    if torch.cuda.device_count() > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % torch.cuda.device_count())
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    if "," in devices:
+        own = devices.split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = own[number % len(own)]
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(tree: dict[str, Any], split: str) -> None:

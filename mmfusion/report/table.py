@@ -109,7 +109,7 @@ def _check_alike(results: Sequence[Result]) -> None:
     """Rows of one table must be scored on the same clips by the same scorers."""
     first: dict[str, tuple[Result, dict[str, Any]]] = {}
     for result in results:
-        scored = {"split": result.metrics["split"], "clips": result.metrics["clips"]}
+        scored = {key: result.metrics[key] for key in ("split", "clips", "manifest") if key in result.metrics}
         for head, scores in result.metrics.items():
             if isinstance(scores, dict):
                 scored |= {

@@ -1,7 +1,7 @@
 """Checkpoints: tensors in safetensors, everything else in plain JSON; nothing in them runs code when it is loaded.
 
-A checkpoint is a folder `checkpoint-<updates>` that appears by one rename, so a kill at any moment leaves the last
-whole one. It holds the weights, the averaged weights, the optimiser's state, every process's random state and the
+A checkpoint is a folder `checkpoint-<updates>.<epoch>` that appears by one rename, so a kill at any moment leaves the
+last whole one. It holds the weights, the averaged weights, the optimiser's state, every process's random state and the
 position in the data, so that a resumed run ends with the weights of an uninterrupted one (bit for bit on a CPU).
 """
 
@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mmfusion.types import InputError
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-(\d+)\.(\d+)")
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Progress:
     best_epoch: int | None = None
     stale: int = 0
     """epochs since the best one"""
+    world: int = 1
+    """processes that train together; a position counts batches of each of them"""
     seconds: float = 0.0
     data_seconds: float = 0.0
     """of these, seconds spent waiting for data"""
@@ -89,8 +91,10 @@ class State:
 
 
 def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Tensor]]) -> None:
-    """Writes `checkpoint-<updates>` below `folder` and removes older ones."""
-    target = folder / f"checkpoint-{state.progress.update}"
+    """Writes `checkpoint-<updates>.<epoch>` below `folder`, then removes older ones."""
+    target = folder / f"checkpoint-{state.progress.update}.{state.progress.epoch}"
+    if target.exists():  # nothing has happened since; what is whole is never taken away
+        return
     part = folder / "checkpoint.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -106,7 +110,6 @@ def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Te
         save_weights(states, part / f"random-{rank}.safetensors")
     scaler = state.scaler.state_dict() if state.scaler is not None else None
     (part / "progress.json").write_text(json.dumps({"progress": asdict(state.progress), "scaler": scaler}, indent=1))
-    shutil.rmtree(target, ignore_errors=True)
     os.replace(part, target)
     for other in _checkpoints(folder):
         if other != target:
@@ -122,11 +125,15 @@ def load_checkpoint(folder: Path, state: State, rank: int) -> bool:
     if not found:
         return False
     path = found[-1]
+    world = state.progress.world
     try:
         stored = json.loads((path / "progress.json").read_text())
         state.progress.__dict__.update(asdict(Progress(**stored["progress"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / 'progress.json'}: not a readable checkpoint: {error}") from error
+    if state.progress.world != world:
+        given = state.progress.world
+        raise InputError(f"{path}: was written by {given} processes and cannot be taken up by {world}")
     fit_weights(state.model, load_weights(path / "model.safetensors"), path / "model.safetensors")
     if state.average is not None:
         fit_weights(state.average, load_weights(path / "average.safetensors"), path / "average.safetensors")
@@ -170,5 +177,5 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, flat: Mapping[str, Tensor]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    names = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("checkpoint-*")]
+    return [path for *_, path in sorted((int(name[1]), int(name[2]), path) for path, name in names if name)]

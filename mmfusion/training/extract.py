@@ -12,6 +12,7 @@ from torch import nn
 
 from mmfusion.config import to_tree
 from mmfusion.data.frozen import cache_features
+from mmfusion.data.inputs import FeaturesInput
 from mmfusion.model import FusionModel
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material
@@ -30,14 +31,20 @@ def extract_frozen(model: FusionModel, material: Material, run: Run, accelerator
         raise InputError(f"{where}: training.cache_frozen: augmented clips have other steps in every epoch")
     cache = material.cache
     for name, encoder in config.model.encoders.items():
-        if not encoder.frozen:
+        source = model.inputs[name]
+        if not encoder.frozen or isinstance(config.data.inputs[source], FeaturesInput):
             continue
+        if source in config.data.modality_dropout:
+            where = run.folder / "config.yaml"
+            raise InputError(
+                f"{where}: training.cache_frozen: {source} is in data.modality_dropout, which needs it raw"
+            )
         steps = model.steps_of(name).to(accelerator.device).eval()
 
         def encode(raw: Stream, steps: nn.Module = steps) -> Stream:
             return steps(raw.to(accelerator.device))
 
-        source, target = model.inputs[name], f"{name} steps"
+        target = f"{name} steps"
         clips = cache.usable(material.manifest.clips)
         with accelerator.main_process_first():
             cache = cache_features(

@@ -55,6 +55,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["value"]]  # a kill may leave half a last line
-    numbers = ({"update": int, "epoch": int, "value": float}.items()) if rows else ()
-    return [{**row, **{key: kind(row[key]) for key, kind in numbers}} for row in rows]
+        rows = list(csv.DictReader(file))
+    read: list[dict[str, Any]] = []
+    for row in rows:
+        try:
+            read.append({**row, "update": int(row["update"]), "epoch": int(row["epoch"]), "value": float(row["value"])})
+        except (TypeError, ValueError):  # a kill may leave half a last line
+            continue
+    return read

@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast, gather_object, set_seed
 from tqdm import tqdm
 
 from mmfusion.data.sampler import EpochSampler
@@ -31,7 +31,7 @@ from mmfusion.training.log import Log
 from mmfusion.training.optimise import learning_rate_factor, make_average, make_optimiser, set_learning_rate
 from mmfusion.training.parts import load_parts, tune_mixes
 from mmfusion.training.provenance import provenance
-from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.run import RESULTS, Run, RunConfig
 from mmfusion.training.setup import open_material
 from mmfusion.training.validate import figure_of, is_better, validate
 from mmfusion.types import Batch, InputError
@@ -61,14 +61,16 @@ class Trainer:
         self.quiet = quiet or not accelerator.is_main_process
         self.material = open_material(run, accelerator, quiet)
         self.clips = self.material.clips(self.config.data.train_split)
+        if self.settings.select is not None:
+            self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
         model = self.material.build_model(self.config.model)
         load_parts(model, self.settings.parts_from, run)
         if self.settings.cache_frozen:
             self.material = extract_frozen(model, self.material, run, accelerator, self.quiet)
-        average = make_average(model, self.settings.ema)
+        average = make_average(model.to(accelerator.device), self.settings.ema)
         self.model, optimiser = accelerator.prepare(model, make_optimiser(self.settings.optimiser, model))
-        self.state = State(model, optimiser, average, accelerator.scaler, Progress())
+        self.state = State(model, optimiser, average, accelerator.scaler, Progress(world=accelerator.num_processes))
         self.progress = self.state.progress
         # Every process draws its own dropout masks, each from a seed that a resumed run restores.
         set_seed(self.config.seed + accelerator.process_index)
@@ -100,7 +102,7 @@ class Trainer:
             progress.data_seconds, waiting.seconds = progress.data_seconds + waiting.seconds, 0.0
             bar.update()
             bar.set_postfix(epoch=progress.epoch, loss=progress.sums["loss"] / progress.counts["loss"], refresh=False)
-            if stop.is_set():
+            if self._asked_to_stop(stop):
                 self._checkpoint()
                 raise KeyboardInterrupt
             if every and progress.update % every == 0:
@@ -143,14 +145,23 @@ class Trainer:
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
             self.progress.counts[name] = self.progress.counts.get(name, 0) + 1
 
+    def _asked_to_stop(self, stop: threading.Event) -> bool:
+        """True in every process as soon as one was asked, so that none waits for the others in vain."""
+        if self.accelerator.num_processes == 1:
+            return stop.is_set()
+        return any(gather_object([stop.is_set()]))
+
     def _close_epoch(self) -> None:
         """Figures of the epoch, validation, and the choice of weights."""
         progress = self.progress
-        for sums in gather_object([progress.sums])[:1]:
-            means = {name: value / progress.counts[name] for name, value in sums.items()}
-            means["lr"] = float(self.state.optimiser.param_groups[0]["lr"])
-            means["wait_share"] = progress.data_seconds / max(progress.seconds, 1e-9)
-            self.log.write(progress.update, progress.epoch, "train", means)
+        every = gather_object([(progress.sums, progress.counts)])
+        means = {
+            name: sum(sums[name] for sums, _ in every) / sum(counts[name] for _, counts in every)
+            for name in progress.sums
+        }
+        means["lr"] = float(self.state.optimiser.param_groups[0]["lr"])
+        means["wait_share"] = progress.data_seconds / max(progress.seconds, 1e-9)
+        self.log.write(progress.update, progress.epoch, "train", means)
         progress.sums, progress.counts = {}, {}
         progress.batch, progress.epoch = 0, progress.epoch + 1
         last = progress.epoch == self.settings.epochs
@@ -159,6 +170,9 @@ class Trainer:
 
     def _validate(self) -> None:
         progress, select = self.progress, self.settings.select
+        if self.accelerator.num_processes > 1:  # running statistics drift apart, and one process's are kept
+            for buffer in self._chosen_model().buffers():
+                buffer.copy_(broadcast(buffer))
         figures = validate(self._chosen_model(), self.material, self.run, self.accelerator)
         self.log.write(progress.update, progress.epoch - 1, "validation", figures)
         if select is None:
@@ -179,6 +193,7 @@ class Trainer:
             self._keep_weights()
         tune_mixes(self.run, self.material, self.accelerator, self.quiet)
         if self.accelerator.is_main_process:
+            self.run.forget(*RESULTS)
             self.run.write_json("provenance.json", provenance(self.run, self.material, self.state.model, self.progress))
             self.run.write_json(
                 "finished.json", {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch}

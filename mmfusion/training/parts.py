@@ -27,6 +27,8 @@ def load_parts(model: nn.Module, parts_from: Mapping[str, str], run: Run) -> Non
     weights = dict(model.state_dict())
     for stream, folder in parts_from.items():
         part = Run.open(folder)
+        if not part.finished:
+            raise InputError(f"{where}: training.parts_from.{stream}: {folder} is not trained to its end")
         if part.labels() != run.labels() or _words(part) != _words(run):
             raise InputError(f"{where}: training.parts_from.{stream}: {folder} has other classes or another vocabulary")
         wanted = [name for name in weights if _belongs(name, stream)]

@@ -6,7 +6,7 @@ runs/<name>/seed<k>/
     labels.json         class names in the model's order
     vocabulary.json     words in the model's order (only when a head says words)
     metrics.csv         every figure of the training, one row an update or epoch; tensorboard/ holds the same
-    checkpoint-<n>/     the state after n updates, to resume from
+    checkpoint-<n>.<e>/ the state after n updates, in epoch e, to resume from
     weights.safetensors the weights to use: the best ones by `training.select`, else the last
     predictions.<split>.jsonl, metrics.<split>.json     written by `evaluate`
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, save, to_tree
 from mmfusion.data.inputs import DataConfig
@@ -34,6 +34,10 @@ HARMLESS = (
     "data.workers", "data.cache", "data.cache_workers", "data.in_memory", "data.retry_failed",
     "training.checkpoint_every", "training.keep_state",
 )  # fmt: skip
+
+
+# What is computed from a run's weights, and so belongs to no other weights.
+RESULTS = ("metrics.*.json", "predictions.*.jsonl")
 
 
 @configclass
@@ -94,6 +98,17 @@ class RunConfig:
     search: SearchConfig = Field(default_factory=BeamConfig)
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Any:
+        for name, encoder in self.model.encoders.items():
+            source = encoder.input or name
+            if source not in self.data.inputs:
+                known = ", ".join(self.data.inputs)
+                raise ValueError(f"model.encoders.{name} reads the input {source!r}, and data.inputs has {known}")
+        if self.training.patience is not None and self.training.select is None:
+            raise ValueError("training.patience needs training.select, the figure that has to get better")
+        return self
+
     @property
     def folder(self) -> Path:
         return Path(self.runs) / self.name / f"seed{self.seed}"
@@ -118,12 +133,12 @@ class Run:
             return cls(folder, config)
         # Nothing was trained here yet: what an attempt with other settings left behind must not decide anything.
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("labels.json", "vocabulary.json"):
-            (folder / name).unlink(missing_ok=True)
+        run = cls(folder, config)
+        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", *RESULTS)
         part = folder / f"config.yaml.part{os.getpid()}"
         save(config, part)
         os.replace(part, path)
-        return cls(folder, config)
+        return run
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -140,7 +155,13 @@ class Run:
     @property
     def finished(self) -> bool:
         """True once training has ended and the weights to use are in place."""
-        return (self.folder / "finished.json").exists()
+        return (self.folder / "finished.json").exists() and self.weights.exists()
+
+    def forget(self, *patterns: str) -> None:
+        """Removes files that no longer belong to this run's settings or weights."""
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def labels(self) -> tuple[str, ...]:
         """Class names in the model's order."""

@@ -71,11 +71,11 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     """
     config = run.config
     manifest = read_manifest(Path(config.data.manifest))
-    check_groups(manifest.clips)
+    check_groups(manifest.clips, where=str(manifest.path))
     with accelerator.main_process_first():
         report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)
         vocabulary = _vocabulary(run, manifest)
-        if not (run.folder / "labels.json").exists():
+        if not (run.folder / "labels.json").exists() and not run.weights.exists():
             run.write_json("labels.json", list(manifest.label_names()))
     if accelerator.is_main_process and not quiet:
         print("\n".join(report.lines()))
@@ -89,6 +89,8 @@ def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
         return None
     if (run.folder / "vocabulary.json").exists():
         return run.vocabulary()
+    if run.weights.exists():
+        raise InputError(f"{run.folder / 'vocabulary.json'}: missing, and another vocabulary would not fit the weights")
     sentences = [caption for clip in manifest.split(run.config.data.train_split) for caption in clip.captions]
     if not sentences:
         where = f"{manifest.path}: split {run.config.data.train_split!r}"

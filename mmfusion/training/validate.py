@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from accelerate import Accelerator
@@ -53,4 +54,6 @@ def figure_of(figures: dict[str, float], name: str, run: Run) -> float:
 
 def is_better(value: float, best: float, name: str) -> bool:
     """Losses get better downwards, everything else upwards."""
+    if math.isnan(best):
+        return not math.isnan(value)
     return value < best if name.endswith("loss") else value > best

@@ -110,7 +110,7 @@ loop.train(load(RunConfig, sys.argv[1]), quiet=True)
 
 
 def _latest(folder: Path) -> int:
-    numbers = [int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")]
+    numbers = [int(path.name.split("-")[1].split(".")[0]) for path in folder.glob("checkpoint-*")]
     return max(numbers, default=-1)
 
 
