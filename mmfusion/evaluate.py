@@ -77,7 +77,7 @@ def load_model(run: Run, material: Material) -> FusionModel:
     """The run's model with the weights that training chose."""
     if not run.weights.exists():
         raise InputError(f"{run.weights}: no such file; train the run first")
-    model = material.build_model(run.config.model)
+    model = material.build_model(run)
     fit_weights(model, load_weights(run.weights), run.weights)
     return model.eval()
 

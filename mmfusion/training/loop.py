@@ -47,7 +47,8 @@ def train(config: RunConfig, quiet: bool = False) -> Run:
     if not run.finished:
         AcceleratorState._reset_state()  # precision is fixed once a process otherwise; runs may differ in it
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        accelerator = Accelerator(mixed_precision=config.training.precision, kwargs_handlers=[unused])
+        precision = "no" if config.training.precision == "fp32" else config.training.precision
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
         Trainer(run, accelerator, quiet).fit()
     return run
 
@@ -64,7 +65,7 @@ class Trainer:
         if self.settings.select is not None:
             self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
-        model = self.material.build_model(self.config.model)
+        model = self.material.build_model(run)
         load_parts(model, self.settings.parts_from, run)
         if self.settings.cache_frozen:
             self.material = extract_frozen(model, self.material, run, accelerator, self.quiet)
@@ -141,7 +142,7 @@ class Trainer:
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise InputError(f"{self.run.folder}: {name} is {value} at update {self.progress.update}; "
-                                 "lower training.optimiser.lr or use training.precision=no")  # fmt: skip
+                                 "lower training.optimiser.lr or use training.precision=fp32")  # fmt: skip
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
             self.progress.counts[name] = self.progress.counts.get(name, 0) + 1
 

@@ -58,7 +58,7 @@ def tune_mixes(run: Run, material: Material, accelerator: Accelerator, quiet: bo
 
     The weights minimise the mean loss over the validation split. {} when no head has such weights.
     """
-    model = material.build_model(run.config.model)
+    model = material.build_model(run)
     tuned = {name: head for name, head in model.heads.items() if isinstance(head, Mix) and head.tunable}
     if not tuned:
         return {}

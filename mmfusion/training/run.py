@@ -17,7 +17,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,7 +62,8 @@ class TrainingConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = 5.0
     """largest gradient norm; null leaves gradients as they are"""
-    precision: str = Field(default="no", pattern="^(no|bf16|fp16)$")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """of matrix products and convolutions in training; evaluation is always in float32"""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """decay an update of the averaged weights that are evaluated and kept; null uses the weights themselves"""
     select: str | None = None

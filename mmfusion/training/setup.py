@@ -16,8 +16,9 @@ from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, collate, gather_facts
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
 from mmfusion.heads.caption import CaptionConfig
+from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.vocab import Vocabulary
-from mmfusion.model import FusionModel, ModelConfig, build_model
+from mmfusion.model import FusionModel, build_model
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import Batch, Clip, Facts, InputError
 
@@ -55,8 +56,12 @@ class Material:
             dataset, batch_sampler=batches, collate_fn=collate, num_workers=config.data.workers, generator=Generator()
         )
 
-    def build_model(self, config: ModelConfig) -> FusionModel:
-        return build_model(config, self.facts)
+    def build_model(self, run: Run) -> FusionModel:
+        """A new model of the run; InputError names the run's configuration."""
+        try:
+            return build_model(run.config.model, self.facts)
+        except InputError as error:
+            raise InputError(f"{run.folder / 'config.yaml'}: model: {error}") from error
 
 
 def batches_of(num_clips: int, batch_size: int) -> list[list[int]]:
@@ -72,6 +77,7 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     config = run.config
     manifest = read_manifest(Path(config.data.manifest))
     check_groups(manifest.clips, where=str(manifest.path))
+    _check_labels(run, manifest)
     with accelerator.main_process_first():
         report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)
         vocabulary = _vocabulary(run, manifest)
@@ -82,6 +88,17 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     cache = ClipCache(manifest, config.data)
     words = vocabulary.words if vocabulary else ()
     return Material(manifest, cache, gather_facts(cache, run.labels(), words), vocabulary)
+
+
+def _check_labels(run: Run, manifest: Manifest) -> None:
+    """A head for exactly one class a clip cannot learn from a clip with none or several."""
+    for name, head in run.config.model.heads.items():
+        for clip in manifest.clips if isinstance(head, LabelsConfig) and head.target == "single" else ():
+            if clip.labels is not None and len(clip.labels) != 1:
+                where = f"{manifest.path}: clip {clip.id!r}: labels"
+                raise InputError(
+                    f"{where}: head {name!r} takes exactly one class a clip, this one has {len(clip.labels)}"
+                )
 
 
 def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
