@@ -51,3 +51,17 @@ def test_what_is_wrong_is_named(changes: dict, named: str) -> None:
         read(**changes)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_true_frame_rate_replaces_a_wrong_clock(tmp_path):
+    """40 frames that the file puts at 100 a second were recorded at 10: step k of rate 2 is frame 5 k."""
+    import numpy as np
+
+    from mmfusion.data.media import write_clip
+    from mmfusion.data.reading import read_raw
+
+    frames = np.repeat(np.arange(40, dtype=np.uint8) * 6, 32 * 32 * 3).reshape(40, 32, 32, 3)
+    write_clip(tmp_path / "fast.mp4", frames, 100, None, 16000)
+    raw = read_raw(tmp_path / "fast.mp4", FramesInput(rate=2.0, size_px=32, true_frame_rate=10.0), 1.0, 3.0)
+    shown = raw.data.mean(axis=(1, 2, 3)) / 6
+    np.testing.assert_allclose(shown, [10, 15, 20, 25], atol=0.7)
