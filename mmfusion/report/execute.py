@@ -88,8 +88,8 @@ def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], s
 
 def _done(job: Job, split: str) -> bool:
     """True when the run's numbers are there. InputError when they were made with other settings than the job's."""
-    folder = job.config.folder
-    if not ((folder / "finished.json").exists() and (folder / f"metrics.{split}.json").exists()):
+    run = Run(job.config.folder, job.config)
+    if not (run.finished and (run.folder / f"metrics.{split}.json").exists()):
         return False
     Run.create(job.config)
     return True

@@ -12,16 +12,20 @@ COLUMNS = ("update", "epoch", "split", "figure", "value")
 
 
 class Log:
-    """Appends figures to `metrics.csv`; `update` is the number of updates made so far. Only the main process writes."""
+    """Appends figures to `metrics.csv`; only the main process writes.
 
-    def __init__(self, folder: Path, update: int, tensorboard: bool, writing: bool = True) -> None:
+    `epoch` is the one that training is in: rows of closed epochs are kept, later ones were written after the checkpoint
+    and will be written again.
+    """
+
+    def __init__(self, folder: Path, update: int, epoch: int, tensorboard: bool, writing: bool = True) -> None:
         self.writing = writing
         self._file: Any = None
         self._board: Any = None
         if not writing:
             return
         path = folder / "metrics.csv"
-        kept = [row for row in read_log(path) if row["update"] <= update] if update else []
+        kept = [row for row in read_log(path) if row["epoch"] < epoch]
         part = path.with_name("metrics.csv.part")
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

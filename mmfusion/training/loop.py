@@ -82,7 +82,8 @@ class Trainer:
     def fit(self) -> None:
         """Trains to the end and writes the weights to use."""
         main = self.accelerator.is_main_process
-        self.log = Log(self.run.folder, self.progress.update, self.settings.tensorboard, writing=main)
+        where = (self.progress.update, self.progress.epoch)
+        self.log = Log(self.run.folder, *where, self.settings.tensorboard, writing=main)
         started = time.perf_counter() - self.progress.seconds
         bar = tqdm(total=self.num_updates, initial=self.progress.update, desc=f"train {self.run.folder}", unit="update",
                    disable=self.quiet)  # fmt: skip

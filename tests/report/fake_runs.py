@@ -82,6 +82,7 @@ def make_run(job: Job, chances: Chances, truth: Mapping[str, list[str]] = TRUTH,
     run.write_json("metrics.test.json", {**metrics, **facts})
     run.write_json("labels.json", list(CLASSES))
     run.write_json("finished.json", {})
+    run.weights.touch()
     hardware = {"processor": "a processor", "cores": 2, "gpu": None}
     run.write_json(
         "provenance.json",
