@@ -128,15 +128,17 @@ class Trainer:
                     self.accelerator.backward(total / len(batches))
         if self.settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        schedule = self.settings.schedule
-        factor = learning_rate_factor(schedule, progress.update, self.num_updates, self.updates_per_epoch)
-        set_learning_rate(self.state.optimiser, factor)
+        set_learning_rate(self.state.optimiser, self._learning_rate_factor(progress.update))
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
         if self.state.average is not None:
             self.state.average.update_parameters(plain)
         progress.update += 1
         progress.batch += len(batches)
+
+    def _learning_rate_factor(self, update: int) -> float:
+        schedule = self.settings.schedule
+        return learning_rate_factor(schedule, update, self.num_updates, self.updates_per_epoch)
 
     def _count(self, losses: dict[str, Any]) -> None:
         for name, loss in losses.items():
@@ -161,7 +163,8 @@ class Trainer:
             name: sum(sums[name] for sums, _ in every) / sum(counts[name] for _, counts in every)
             for name in progress.sums
         }
-        means["lr"] = float(self.state.optimiser.param_groups[0]["lr"])
+        factor = self._learning_rate_factor(progress.update - 1)
+        means["lr"] = float(self.state.optimiser.param_groups[0]["full_lr"]) * factor
         means["wait_share"] = progress.data_seconds / max(progress.seconds, 1e-9)
         self.log.write(progress.update, progress.epoch, "train", means)
         progress.sums, progress.counts = {}, {}

@@ -53,6 +53,8 @@ def test_the_files_differ_only_by_the_event(files: dict[str, tuple[Path, Path]])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_same_fused_step(files: dict[str, tuple[Path, Path]], root: Path, name: str, suffix: str) -> None:
     overrides = [f"model.fusion={FUSED[name]}"] if name in FUSED else []
+    if name == "drone":  # that set's files have a wrong clock, these have a right one
+        overrides.append("data.inputs.video.true_frame_rate=null")
     config = load(RunConfig, root / f"configs/{name}.yaml", [*overrides, "name=clock"])
     torch.manual_seed(0)
     model = build_model(config.model, Facts(("a", "b"), ("<pad>", "<bos>", "<eos>", "<unk>", "a")))
