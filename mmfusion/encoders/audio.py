@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,13 +25,13 @@ class SpectrogramCnnConfig:
     """Which input it reads; the encoder's own name when not given."""
     frozen: bool = False
     """Keeps weights and statistics as they are."""
-    rate: float = 4.0
+    rate: Annotated[float, Field(gt=0)] = 4.0
     """Steps a second; must divide the frames a second of the log-mel."""
-    width: int = 128
+    width: Annotated[int, Field(gt=0)] = 128
     """Features a step."""
-    channels: tuple[int, ...] = (16, 32, 64, 96)
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = (16, 32, 64, 96)
     """Channels of each block; every block halves the frequency axis."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a feature before the last layer, in training."""
     logmel: LogMelConfig = field(default_factory=LogMelConfig)
     """The picture of the sound that it looks at."""
@@ -49,11 +50,11 @@ class TorchvisionAudioConfig:
     """Name in torchvision.models."""
     weights: str = "none"
     """none, one of torchvision's names for the model (DEFAULT is the best), or a local .pth or .safetensors file."""
-    rate: float = 2.0
+    rate: Annotated[float, Field(gt=0)] = 2.0
     """Steps a second; must divide the frames a second of the log-mel."""
-    window_s: float | None = None
+    window_s: Annotated[float, Field(gt=0)] | None = None
     """Length of the picture around each step; exactly the step when not given."""
-    size_px: int | None = None
+    size_px: Annotated[int, Field(gt=0)] | None = None
     """Side to which the picture is resized; as it comes (bands by frames) when not given."""
     logmel: LogMelConfig = field(default_factory=LogMelConfig)
     """The picture of the sound that it looks at."""
@@ -101,15 +102,15 @@ class _RepeatEdges(nn.Module):
     """(M, C, T, F) -> (M, C, T + 2, F): zeros would look like an onset at every step's edge."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = torch.cat([maps[:, :, :1], maps, maps[:, :, -1:]], dim=2)
-        return maps.contiguous(memory_format=torch.channels_last)
+        return F.pad(maps, (0, 0, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
 
 
 class _MeanAndPeak(nn.Module):
     """(M, C, T, F) -> (M, 2CF): each band's mean and maximum over time."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        return torch.cat([maps.mean(2), maps.amax(2)], dim=1).flatten(1)
+        peak = F.max_pool2d(maps, (maps.shape[2], 1)).squeeze(2)  # its gradient is cheaper than that of amax
+        return torch.cat([maps.mean(2), peak], dim=1).flatten(1)
 
 
 class TorchvisionAudio(StepEncoder):

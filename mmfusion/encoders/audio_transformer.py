@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +34,7 @@ class TransformersAudioConfig:
     """Name on the Hugging Face hub, or a local folder."""
     weights: Weights = "pretrained"
     """pretrained, or none for the architecture with random weights."""
-    rate: float = 2.0
+    rate: Annotated[float, Field(gt=0)] = 2.0
     """Steps a second; for AST it must divide its columns of patches a second (10 for the published ones)."""
 
 

@@ -8,9 +8,10 @@ middle would see it as strongly in frame j - 1.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mmfusion.config import configclass
@@ -24,13 +25,13 @@ SCALE = 4.0  # puts the logarithm of ordinary sounds near 1
 class SpecAugmentConfig:
     """Blanks bands and stretches of time, in training only. Park et al. 2019, "SpecAugment", section 2."""
 
-    num_band_masks: int = 0
+    num_band_masks: Annotated[int, Field(ge=0)] = 0
     """Blocks of mel bands that are blanked in each clip."""
-    band_width: int = 8
+    band_width: Annotated[int, Field(ge=0)] = 8
     """Largest width of such a block, in bands."""
-    num_time_masks: int = 0
+    num_time_masks: Annotated[int, Field(ge=0)] = 0
     """Stretches of time that are blanked in each clip."""
-    time_width_s: float = 0.2
+    time_width_s: Annotated[float, Field(ge=0)] = 0.2
     """Longest such stretch, in seconds."""
 
 
@@ -38,17 +39,17 @@ class SpecAugmentConfig:
 class LogMelConfig:
     """How sound is turned into a picture."""
 
-    num_mels: int = 64
+    num_mels: Annotated[int, Field(gt=0)] = 64
     """Mel bands."""
-    window_s: float = 0.025
+    window_s: Annotated[float, Field(gt=0)] = 0.025
     """Length of the Hann window."""
-    hop_s: float = 0.0125
+    hop_s: Annotated[float, Field(gt=0)] = 0.0125
     """Time from one frame to the next."""
-    min_hz: float = 50.0
+    min_hz: Annotated[float, Field(ge=0)] = 50.0
     """Lower edge of the lowest band."""
-    max_hz: float | None = None
+    max_hz: Annotated[float, Field(gt=0)] | None = None
     """Upper edge of the highest band; half the sample rate when not given."""
-    floor: float = 1e-7
+    floor: Annotated[float, Field(gt=0)] = 1e-7
     """Power (1 = a full-scale square) below which everything counts as silence."""
     normalize: Literal["none", "clip"] = "none"
     """clip: every clip gets mean 0 and deviation 1 over its own real frames, so that its level does not matter."""
@@ -118,12 +119,15 @@ def frame_sound(raw: Stream, hop_s: float, size: int) -> tuple[Tensor, Tensor]:
     before = max(0, -int(starts[0]))
     after = max(0, int(starts[-1]) + size - raw.data.shape[1])
     sound = nn.functional.pad(raw.zeroed().float(), (before, after))
+    mask = _frame_mask(raw.mask, edges, hop)
+    if hop == round(hop):  # a view of the sound instead of a copy several times its size
+        return sound[:, int(starts[0]) + before :].unfold(1, size, round(hop))[:, :num_frames], mask
     at = (starts + before).unsqueeze(1) + torch.arange(size, device=raw.data.device)
-    return sound[:, at], _frame_mask(raw.mask, edges, hop)
+    return sound[:, at], mask
 
 
 def _frame_mask(mask: Tensor, edges: Tensor, hop: float) -> Tensor:
-    counted = nn.functional.pad(mask.long().cumsum(1), (1, 0))
+    counted = nn.functional.pad(mask.cumsum(1, dtype=torch.int32), (1, 0))
     at = edges.clamp(max=mask.shape[1])
     count = counted[:, at[1:]] - counted[:, at[:-1]]
     real = count >= hop / 2

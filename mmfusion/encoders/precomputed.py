@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
 from mmfusion.config import configclass
@@ -20,11 +21,11 @@ class PrecomputedConfig:
     """Which input it reads; the encoder's own name when not given."""
     frozen: bool = False
     """Keeps the weights as they are."""
-    width: int | None = None
+    width: Annotated[int, Field(gt=0)] | None = None
     """Projects each step linearly to this many features; None leaves them as they are."""
     norm: bool = False
     """Layer norm of each step, before the projection."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a feature in training."""
 
 

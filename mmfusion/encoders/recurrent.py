@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -14,13 +17,13 @@ from mmfusion.types import Stream
 class RecurrentConfig:
     """One LSTM over a stream."""
 
-    size: int = 128
+    size: Annotated[int, Field(gt=0)] = 128
     """Hidden units in each direction."""
-    layers: int = 1
+    layers: Annotated[int, Field(gt=0)] = 1
     """LSTMs stacked on one another."""
     bidirectional: bool = False
     """Reads the clip backwards as well."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a unit between layers and of the states that come out, in training."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,13 +26,13 @@ class FrameCnnConfig:
     """Which input it reads; the encoder's own name when not given."""
     frozen: bool = False
     """Keeps weights and statistics as they are."""
-    width: int = 128
+    width: Annotated[int, Field(gt=0)] = 128
     """Features a frame."""
-    channels: tuple[int, ...] = (16, 32, 64, 96)
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = (16, 32, 64, 96)
     """Channels of each block; every block halves height and width."""
     motion: bool = False
     """Shows it each frame's difference to the frame before as three more channels (0 where there is none)."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a feature before the last layer, in training."""
 
 
@@ -48,7 +49,7 @@ class TorchvisionVideoConfig:
     """Name in torchvision.models."""
     weights: str = "none"
     """none, one of torchvision's names for the model (DEFAULT is the best), or a local .pth or .safetensors file."""
-    size_px: int | None = None
+    size_px: Annotated[int, Field(gt=0)] | None = None
     """Side to which frames are resized; as they come when not given."""
 
 

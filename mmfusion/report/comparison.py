@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -72,7 +72,7 @@ class ComparisonConfig:
     rows: dict[str, RowConfig] = Field(min_length=1)
     folds: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """fold name -> dotted settings; empty for a single fold"""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     figures: tuple[FigureConfig, ...] = Field(min_length=1)
     """the first one ranks"""
     reference: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast, gather_object, set_seed
 from tqdm import tqdm
 
 from mmfusion.data.sampler import EpochSampler
+from mmfusion.training.allocation import keep_freed_memory
 from mmfusion.training.checkpoint import (
     Progress,
     State,
@@ -45,6 +46,7 @@ def train(config: RunConfig, quiet: bool = False) -> Run:
     """
     run = Run.create(config)
     if not run.finished:
+        keep_freed_memory()
         AcceleratorState._reset_state()  # precision is fixed once a process otherwise; runs may differ in it
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         precision = "no" if config.training.precision == "fp32" else config.training.precision

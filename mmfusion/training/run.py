@@ -60,7 +60,7 @@ class TrainingConfig:
     """batches whose gradients are summed into one update"""
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    clip_norm: float | None = 5.0
+    clip_norm: float | None = Field(default=5.0, gt=0)
     """largest gradient norm; null leaves gradients as they are"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """of matrix products and convolutions in training; evaluation is always in float32"""
@@ -90,7 +90,7 @@ class RunConfig:
     """Everything that decides a run."""
 
     name: str = Field(pattern=r"^[\w.+-]+$")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     runs: str = "runs"
     """folder of all runs"""
     data: DataConfig

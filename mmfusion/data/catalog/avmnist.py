@@ -39,7 +39,7 @@ RECIPE = 2
 
 @configclass
 class AvmnistConfig:
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Draws the pairs and the noise."""
     snr_db: float = 3.0
     """Power of the active speech over the power of the noise."""

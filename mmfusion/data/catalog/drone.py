@@ -26,7 +26,7 @@ NUM_FOLDS = 5
 
 @configclass
 class DroneConfig:
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Deals the recordings to the folds and draws the pairs."""
     block_size: Annotated[int, Field(ge=1)] = 6
     """Recordings with neighbouring numbers that stay together, as they can come from one flight."""

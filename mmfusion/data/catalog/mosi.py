@@ -23,7 +23,7 @@ RATE = 1.0
 
 @configclass
 class MosiConfig:
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Draws the videos that validate."""
     num_val_videos: Annotated[int, Field(ge=1)] = 10
     """Videos taken from the 62 of the official training split, which has no validation part of its own."""
