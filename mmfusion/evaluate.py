@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import SearchConfig, search
 from mmfusion.language.vocab import Vocabulary
@@ -51,24 +52,44 @@ def evaluate(
     batches; the figures are those of one process exactly.
     InputError when the run has no weights or the split no clips.
     """
-    if accelerator is None:
-        AcceleratorState._reset_state()  # a training in this process may have left its precision behind
-        accelerator = Accelerator(mixed_precision="no")
+    accelerator = accelerator or in_float32()
     material = open_material(run, accelerator, quiet=quiet)
     model = accelerator.prepare_model(load_model(run, material), evaluation_mode=True)
+    return score_split(model, material, run, split, accelerator, quiet)
+
+
+def in_float32() -> Accelerator:
+    """What evaluation runs on, whatever precision a training in this process may have left behind."""
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="no")
+
+
+def score_split(model: Any, material: Material, run: Run, split: str, accelerator: Accelerator, quiet: bool
+                ) -> dict[str, Any]:  # fmt: skip
+    """Predicts and scores a split with a model that is ready; returns the metrics and leaves both files.
+
+    When the captions cannot be scored (no Java, say) the label figures are kept before the InputError.
+    """
     clips = material.clips(split)
     rows, _ = predict_clips(model, material, clips, run, accelerator, search=run.config.search, quiet=quiet)
     if not accelerator.is_main_process:
         return {}
     path = run.folder / f"predictions.{split}.jsonl"
     write_rows(rows, path)
+    train = run.config.data.train_split
+    seen = {caption for clip in material.manifest.clips if clip.split == train for caption in clip.captions}
     metrics = {
         "split": split,
         "num_clips": len(clips),
         "clips": material.manifest.fingerprint(clips),
         "manifest": material.manifest.file_hash(),
-        **score_rows(read_rows(path), run, material.facts.labels),
+        **score_labels(rows := read_rows(path), run, material.facts.labels),
     }
+    try:
+        metrics |= score_captions(rows, run, seen or None)
+    except InputError as error:
+        kept = run.write_json(f"metrics.{split}.json", {**metrics, "unscored": str(error)})
+        raise InputError(f"{path}: {error} (what could be scored is in {kept.name})") from error
     run.write_json(f"metrics.{split}.json", metrics)
     return metrics
 
@@ -189,22 +210,29 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def score_rows(rows: Sequence[Row], run: Run, labels: Sequence[str], captions: bool = True) -> dict[str, Any]:
-    """Metrics of every head by its name; heads that said nothing, or about which nothing is known, are left out."""
+def score_labels(rows: Sequence[Row], run: Run, labels: Sequence[str]) -> dict[str, Any]:
+    """Metrics of every label head by its name; heads about which nothing is known are left out."""
     scores: dict[str, Any] = {}
     for name, head in run.config.model.heads.items():
-        if not rows or name not in rows[0]:
-            continue
-        if isinstance(head, LabelsConfig):
+        if isinstance(head, LabelsConfig) and rows and name in rows[0]:
             reference, known = label_truth(rows, labels)
             if known.any():
                 estimate = np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
                 scores[name] = label_metrics(reference, estimate, labels, known, head.target)
-        elif captions:
-            spoken = [row for row in rows if row["truth"]["captions"]]
-            references = {row["id"]: row["truth"]["captions"] for row in spoken}
-            if spoken:
-                scores[name] = caption_metrics(references, {row["id"]: row[name] for row in spoken})
+    return scores
+
+
+def score_captions(rows: Sequence[Row], run: Run, seen: Collection[str] | None = None) -> dict[str, Any]:
+    """Metrics of every caption head by its name; heads that said nothing are left out.
+
+    `seen` are training captions, to tell which sentences are none of them.
+    """
+    scores: dict[str, Any] = {}
+    spoken = [row for row in rows if row["truth"]["captions"]]
+    references = {row["id"]: row["truth"]["captions"] for row in spoken}
+    for name, head in run.config.model.heads.items():
+        if isinstance(head, CaptionConfig) and spoken and name in spoken[0]:
+            scores[name] = caption_metrics(references, {row["id"]: row[name] for row in spoken}, seen=seen)
     return scores
 
 

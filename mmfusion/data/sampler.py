@@ -68,14 +68,3 @@ def epoch_order(num_clips: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation (num_clips,) of an epoch, by seed and epoch alone."""
     digest = hashlib.blake2b(f"{seed}\0{epoch}".encode(), digest_size=16, person=b"order").digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little"))).permutation(num_clips)
-
-
-def shard(num_clips: int, rank: int = 0, world: int = 1) -> list[int]:
-    """The clips that one of `world` processes evaluates: each clip once, none twice, whatever their number."""
-    return list(range(rank, num_clips, world))
-
-
-def ordered_batches(num_clips: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-    """The clips of `shard` in batches, in order; the last batch may be smaller. Also a `batch_sampler`."""
-    mine = shard(num_clips, rank, world)
-    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,14 +24,6 @@ class Scaling:
 
     mean: np.ndarray
     deviation: np.ndarray
-
-    def to_tree(self) -> dict[str, list[float]]:
-        """As plain lists, for JSON; `from_tree` gives it back exactly."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
-
-    @classmethod
-    def from_tree(cls, tree: Mapping[str, Any]) -> Scaling:
-        return cls(np.array(tree["mean"], np.float32), np.array(tree["deviation"], np.float32))
 
 
 def gather_scaling(cache: ClipCache, config: DataConfig) -> dict[str, Scaling]:

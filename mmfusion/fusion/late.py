@@ -6,7 +6,7 @@ what it leaves: the clip is decided as if the modality were not part of the mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -78,8 +78,12 @@ class Mix(nn.Module):
 
     `members` and the streams that `forward` gets have the same names. A single member is simply called. The members'
     outputs must have the same shape and family; per-step outputs are brought to one grid and mixed step by step.
+    A member with `reads_all` (a mixture of its own, or one that needs no stream) is given all streams and is always
+    present.
     `config` None: equal weights, linear. Raises InputError when fixed weights do not name the members.
     """
+
+    reads_all = True
 
     def __init__(self, members: Mapping[str, nn.Module], config: MixConfig | None = None) -> None:
         super().__init__()
@@ -131,11 +135,11 @@ class Mix(nn.Module):
 
         Trained by parts, the mixture is cut off from the members' gradients: they learn from their own losses.
         """
-        parts = {name: self.members[name](streams[name], targets) for name in self.names}
+        parts = {name: self.members[name](self._given(name, streams), targets) for name in self.names}
         if len(parts) == 1:
             return parts[self.names[0]]
         heard = parts if self.train_jointly else {name: _detached(part) for name, part in parts.items()}
-        mixed = self._mixed(heard, _present(streams, self.names), targets, self.mixing_weights)
+        mixed = self._mixed(heard, self._present(streams), targets, self.mixing_weights)
         return replace(mixed, parts=parts)
 
     def loss(self, output: Output, targets: Targets) -> Tensor:
@@ -144,8 +148,10 @@ class Mix(nn.Module):
         Trained by parts, a member is not asked about clips without its modality, and learned weights add the loss of
         the mixture of the members as they stand.
         """
-        if not isinstance(output, MixedOutput) or self.train_jointly:
+        if not isinstance(output, MixedOutput) or len(self.names) == 1:
             return self._loss_of(self.names[0], output, targets)
+        if self.train_jointly:
+            return self._mixture_loss(output, targets)
         assert output.present is not None
         losses = []
         for name, present in zip(self.names, output.present.unbind(-1), strict=True):
@@ -154,7 +160,7 @@ class Mix(nn.Module):
                 part = replace(part, logits=part.logits[_by_word(present, targets)])
             losses.append(self._loss_of(name, part, _known_to(targets, present)))
         if self.learned:
-            losses.append(self._loss_of(self.names[0], output, targets))
+            losses.append(self._mixture_loss(output, targets))
         return torch.stack(losses).sum()
 
     def remix(self, output: MixedOutput, targets: Targets, weights: Tensor) -> MixedOutput:
@@ -176,21 +182,20 @@ class Mix(nn.Module):
             for output, targets in batches:
                 assert isinstance(output, MixedOutput)
                 mixed = (self.remix(output, targets, weights) for weights in candidates)
-                found = torch.stack([self._loss_of(self.names[0], each, targets).double() for each in mixed])
+                found = torch.stack([self._mixture_loss(each, targets).double() for each in mixed])
                 total += len(output.logits) * found.cpu()
                 num_rows += len(output.logits)
             return total / max(num_rows, 1)
 
-        return self._search(losses)
-
-    def tune_by(self, nll: Callable[[Tensor], float]) -> Tensor:
-        """The same by any figure of the weights, `nll(weights)` with weights (M,)."""
-        return self._search(lambda candidates: torch.tensor([float(nll(weights)) for weights in candidates]))
+        if self.tuned_step is None:
+            raise ValueError("only weights of kind tuned are chosen on validation")
+        self.set_weights(search_weights(losses, len(self.names), self.tuned_step, self.normalize))
+        return self.mixing_weights.clone()
 
     def start(self, given: Mapping[str, Stream]) -> dict[str, Any]:
         """State before the first word: `present` (B, M) bool and the `members`' own states."""
-        states = {name: self._stepper(name).start(given[name]) for name in self.names}
-        return {"present": _present(given, self.names), "members": states}
+        states = {name: self._stepper(name).start(self._given(name, given)) for name in self.names}
+        return {"present": self._present(given), "members": states}
 
     def step(self, words: Tensor, state: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """words (B,) -> log p of the next word (B, V) float32, and the new state. All members hear the same words."""
@@ -202,11 +207,21 @@ class Mix(nn.Module):
         shares = clip_weights(self.mixing_weights, state["present"], self.normalize)
         return mix(log_probs, shares, "categorical", self.rule), after
 
-    def _search(self, losses: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.tuned_step is None:
-            raise ValueError("only weights of kind tuned are chosen on validation")
-        self.set_weights(search_weights(losses, len(self.names), self.tuned_step, self.normalize))
-        return self.mixing_weights.clone()
+    def _given(self, name: str, streams: Mapping[str, Stream]) -> Any:
+        return streams if self._reads_all(name) else streams[name]
+
+    def _present(self, streams: Mapping[str, Stream]) -> Tensor:
+        """(B, M) bool: which clip has which modality."""
+        every = next(iter(streams.values())).present
+        columns = [every | True if self._reads_all(name) else streams[name].present for name in self.names]
+        return torch.stack(columns, dim=-1)
+
+    def _reads_all(self, name: str) -> bool:
+        return getattr(self.members[name], "reads_all", False)
+
+    def _mixture_loss(self, output: Output, targets: Targets) -> Tensor:
+        """By the first member's own loss, of the mixture as one distribution."""
+        return self._loss_of(self.names[0], Output(output.logits, output.family, output.steps), targets)
 
     def _loss_of(self, name: str, output: Output, targets: Targets) -> Tensor:
         return cast(Head, self.members[name]).loss(output, targets)
@@ -252,11 +267,6 @@ def _initial_weights(config: MixConfig, names: tuple[str, ...]) -> Tensor:
 
 def _as_vector(weights: Mapping[str, float], names: tuple[str, ...]) -> Tensor:
     return torch.tensor([float(weights[name]) for name in names])
-
-
-def _present(streams: Mapping[str, Stream], names: tuple[str, ...]) -> Tensor:
-    """(B, M) bool: which clip has which modality."""
-    return torch.stack([streams[name].present for name in names], dim=-1)
 
 
 def _by_word(present: Tensor, targets: Targets) -> Tensor:

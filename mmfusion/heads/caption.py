@@ -1,23 +1,30 @@
-"""Captions: S2VT, two stacked LSTMs that read a stream of steps and then speak a sentence.
+"""Captions: a reader that takes in a stream of steps, and an LSTM that then speaks a sentence.
 
-Venugopalan, Rohrbach, Donahue, Mooney, Darrell, Saenko, "Sequence to Sequence - Video to Text" (ICCV 2015), section 3.
+S2VT: Venugopalan, Rohrbach, Donahue, Mooney, Darrell, Saenko, "Sequence to Sequence - Video to Text" (ICCV 2015),
+section 3; the readers are in caption_readers.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmfusion.config import configclass
+from mmfusion.heads.caption_readers import (
+    LayerState,
+    MeanReader,
+    S2vtReader,
+    in_float32,
+    lstm_cell,
+    reading_ends,
+    run_lstm,
+)
 from mmfusion.types import Output, Stream, Targets
-
-LayerState = tuple[Tensor, Tensor]
-"""Hidden and cell state of one LSTM, (B, hidden) each."""
 
 
 @configclass
@@ -25,12 +32,14 @@ class CaptionConfig:
     """Settings of a `CaptionHead`."""
 
     kind: Literal["caption"] = "caption"
+    reader: Literal["s2vt", "mean"] = "s2vt"
+    """s2vt: an LSTM reads the steps and goes on while the sentence is spoken; mean: every word hears their mean."""
     projection: Annotated[int, Field(gt=0)] | None = None
-    """Features a step after a linear map before the first LSTM; None reads the steps as they are."""
+    """Features a step after a linear map before the reader; None reads the steps as they are."""
     embedding: Annotated[int, Field(gt=0)] = 256
     """Features of a word."""
     hidden: Annotated[int, Field(gt=0)] = 256
-    """Units of each of the two LSTMs."""
+    """Units of each LSTM."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a feature of the steps, of the words, and of the state before the softmax."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -41,14 +50,25 @@ class CaptionConfig:
     """Weight of this head in the model's loss; applied by the model, not by `loss`."""
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """The N captions of a batch, as they are fed: `words` (N, L - 1) previous words, `real` (N, L - 1) bool where a
+    next word is real, `clips` (N,) whose caption each is, and the state (B rows) that reading the clips left."""
+
+    words: Tensor
+    real: Tensor
+    clips: Tensor
+    state: dict[str, Any]
+
+
 class CaptionHead(nn.Module):
-    """S2VT as a head (teacher forcing) and as a `Stepper` (one word at a time).
+    """A caption decoder as a head (teacher forcing) and as a `Stepper` (one word at a time).
 
-    The first LSTM, `reader`, reads the steps and then, while the sentence is spoken, zeros. The second, `speaker`,
-    reads [state of the first; word]: zeros for the word while the steps are read, then <bos>, w1, w2, ... Each clip
-    turns from reading to speaking after its own last real step; a clip without a real step speaks from a zero state.
+    `reader` takes in the steps. The LSTM `speaker` reads [what the reader gives; word]: with S2VT also while the clip
+    is read, zeros for the word, then <bos>, w1, w2, ... Each clip turns from reading to speaking after its own last
+    real step; a clip without a real step speaks from a zero state.
 
-    The columns of the speaker's input are ordered [reader (hidden); word (embedding)]. Word 0 is <pad>.
+    The columns of the speaker's input are ordered [reader (reader.width); word (embedding)]. Word 0 is <pad>.
     """
 
     def __init__(self, config: CaptionConfig, width: int, num_words: int) -> None:
@@ -57,9 +77,9 @@ class CaptionHead(nn.Module):
         self.loss_weight = config.loss_weight
         size = config.projection or width
         self.project = nn.Identity() if config.projection is None else nn.Linear(width, size)
-        self.reader = nn.LSTM(size, config.hidden, batch_first=True)
+        self.reader = S2vtReader(size, config.hidden) if config.reader == "s2vt" else MeanReader(size)
         self.embedding = nn.Embedding(num_words, config.embedding, padding_idx=0)
-        self.speaker = nn.LSTM(config.hidden + config.embedding, config.hidden, batch_first=True)
+        self.speaker = nn.LSTM(self.reader.width + config.embedding, config.hidden, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden, num_words)
 
@@ -80,93 +100,81 @@ class CaptionHead(nn.Module):
         return cross_entropy(output.logits.float(), words, label_smoothing=self.config.label_smoothing)
 
     def states(self, stream: Stream, targets: Targets) -> Tensor:
-        """The speaker's states (R, hidden) before the softmax, float32, rows ordered as in `forward`.
-
-        Each clip is read once; its K captions share the state that this leaves behind.
-        """
-        if targets.words is None or targets.word_mask is None or not targets.word_mask[..., 1:].any():
+        """The speaker's states (R, hidden) before the softmax, float32, rows ordered as in `forward`."""
+        spoken = self.listen(stream, targets)
+        if spoken is None:
             return stream.data.new_zeros((0, self.config.hidden), dtype=torch.float32)
-        there = targets.word_mask[..., 1:].any(dim=-1)
-        clips = there.nonzero()[:, 0]
-        real = targets.word_mask[there]
-        words = targets.words[there].masked_fill(~real, 0)[:, :-1]
-        state = self.start(stream)
-        if self.training and self.config.scheduled_sampling > 0:
-            words = self._guessed_in_part(state, clips, words, real[:, 1:])
-        return self._speak(state, clips, words, real[:, 1:])[real[:, 1:]]
+        return self.states_of(spoken)
 
-    def start(self, given: Stream) -> dict[str, LayerState]:
+    def listen(self, stream: Stream, targets: Targets) -> Spoken | None:
+        """Reads each clip once, for all of its captions, and lays out the words to feed; None without any word."""
+        fed = targets.fed_words()
+        if fed is None:
+            return None
+        spoken = Spoken(*fed, self.start(stream))
+        if self.training and self.config.scheduled_sampling > 0:
+            return self._guessed_in_part(spoken)
+        return spoken
+
+    def states_of(self, spoken: Spoken) -> Tensor:
+        """The speaker's states (R, hidden) at the real words."""
+        return self._speak(spoken)[spoken.real]
+
+    def start(self, given: Stream) -> dict[str, Any]:
         """The state (B rows) after reading each clip up to its last real step, before the first word."""
-        lengths = given.lengths
         steps = self.project(given.zeroed().float())
-        with _float32(given.data):
-            steps = self.dropout(given.with_data(steps.float()).zeroed())
-            # A length is at least one; what a clip without steps then reads is thrown away below.
-            ends = lengths.clamp(min=1).cpu()
-            heard, read = _run(self.reader, steps, ends)
-            silence = heard.new_zeros((*heard.shape[:2], self.config.embedding))
-            _, spoken = _run(self.speaker, torch.cat([heard, silence], dim=-1), ends)
-        nothing = (lengths == 0)[:, None]
+        with in_float32(given.data):
+            stream = given.with_data(steps.float())
+            stream = stream.with_data(self.dropout(stream.zeroed()))
+            heard, read = self.reader.read(stream)
+            if heard is None:
+                zeros = stream.data.new_zeros(len(stream.data), self.config.hidden)
+                spoken = (zeros, zeros)
+            else:
+                silence = heard.new_zeros((*heard.shape[:2], self.config.embedding))
+                _, spoken = run_lstm(self.speaker, torch.cat([heard, silence], dim=-1), reading_ends(stream))
+        nothing = (given.lengths == 0)[:, None]
         return {
-            name: (hidden[0].masked_fill(nothing, 0), cell[0].masked_fill(nothing, 0))
-            for name, (hidden, cell) in (("reader", read), ("speaker", spoken))
+            name: tuple(part.masked_fill(nothing, 0) for part in parts)
+            for name, parts in (("reader", read), ("speaker", spoken))
         }
 
-    def step(self, words: Tensor, state: dict[str, LayerState]) -> tuple[Tensor, dict[str, LayerState]]:
+    def step(self, words: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """words (B,) int64 -> log p of the next word (B, V) float32, and the new state."""
         hidden, state = self.advance(words, state)
         return log_softmax(self.output(self.dropout(hidden)).float(), dim=-1), state
 
-    def advance(self, words: Tensor, state: dict[str, LayerState]) -> tuple[Tensor, dict[str, LayerState]]:
-        """The same without the softmax: the speaker's state (B, hidden) and the new state of both LSTMs."""
-        with _float32(self.embedding.weight):
-            zeros = self.embedding.weight.new_zeros(len(words), self.reader.input_size)
-            read = _cell(self.reader, zeros, state["reader"])
-            inputs = torch.cat([read[0], self.dropout(self.embedding(words))], dim=-1)
-            spoken = _cell(self.speaker, inputs, state["speaker"])
+    def advance(self, words: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """The same without the softmax: the speaker's state (B, hidden) and the new state."""
+        with in_float32(self.embedding.weight):
+            heard, read = self.reader.say(state["reader"], 1)
+            inputs = torch.cat([heard[:, 0], self.dropout(self.embedding(words))], dim=-1)
+            spoken: LayerState = lstm_cell(self.speaker, inputs, state["speaker"])
         return spoken[0], {"reader": read, "speaker": spoken}
 
-    def _speak(self, state: dict[str, LayerState], clips: Tensor, words: Tensor, real: Tensor) -> Tensor:
-        """States (N, L - 1, hidden) of N captions whose previous words are `words`; `clips` (N,) says whose they are.
+    def _speak(self, spoken: Spoken) -> Tensor:
+        """States (N, L - 1, hidden) after each of the words that are fed.
 
-        What the first LSTM does while speaking depends on no word, so it runs once a clip and not once a caption.
+        What the reader does while speaking depends on no word, so it runs once a clip and not once a caption.
         """
+        real = spoken.real
         lengths = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(dim=1)
-        read, (hidden, cell) = state["reader"], (part[clips].unsqueeze(0) for part in state["speaker"])
-        with _float32(read[0]):
-            zeros = read[0].new_zeros(len(read[0]), words.shape[1], self.reader.input_size)
-            heard, _ = self.reader(zeros, (read[0].unsqueeze(0), read[1].unsqueeze(0)))
-            inputs = torch.cat([heard[clips], self.dropout(self.embedding(words))], dim=-1)
-            return _run(self.speaker, inputs, lengths.cpu(), (hidden, cell))[0]
+        hidden, cell = (part[spoken.clips].unsqueeze(0) for part in spoken.state["speaker"])
+        with in_float32(hidden):
+            heard, _ = self.reader.say(spoken.state["reader"], spoken.words.shape[1])
+            inputs = torch.cat([heard[spoken.clips], self.dropout(self.embedding(spoken.words))], dim=-1)
+            return run_lstm(self.speaker, inputs, lengths.cpu(), (hidden, cell))[0]
 
-    def _guessed_in_part(self, state: Any, clips: Tensor, words: Tensor, real: Tensor) -> Tensor:
+    def _guessed_in_part(self, spoken: Spoken) -> Spoken:
         """Some previous words replaced by words drawn from the model's own teacher-forced prediction of them.
 
         Scheduled sampling (Bengio et al., NeurIPS 2015) in one parallel pass instead of a loop over words: Duckworth,
         Neelakantan, Goodrich, Kaiser, Bengio, "Parallel scheduled sampling" (2019). <bos> is never replaced.
         """
+        words = spoken.words
         with torch.no_grad():
-            logits = self.output(self._speak(state, clips, words, real)).float()
+            logits = self.output(self._speak(spoken)).float()
             guesses = torch.distributions.Categorical(logits=logits).sample()
             chosen = torch.rand(words.shape, device=words.device) < self.config.scheduled_sampling
         guesses = torch.cat([words[:, :1], guesses[:, :-1]], dim=1)
-        return torch.where(chosen, guesses, words)
-
-
-def _run(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
-    """Outputs (N, T, hidden) and the state after `lengths` (N,) steps; nothing is computed on the padding."""
-    if int(lengths.min()) == inputs.shape[1]:
-        return lstm(inputs, state)
-    packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    outputs, state = lstm(packed, state)
-    return pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])[0], state  # type: ignore
-
-
-def _cell(lstm: nn.LSTM, inputs: Tensor, state: LayerState) -> LayerState:
-    """One step of a one-layer LSTM with the weights that its full-sequence call uses."""
-    return torch.lstm_cell(inputs, state, *lstm.all_weights[0])
-
-
-def _float32(tensor: Tensor) -> torch.autocast:
-    """Recurrent states add up over many steps: no autocast around them."""
-    return torch.autocast(tensor.device.type, enabled=False)
+        return replace(spoken, words=torch.where(chosen, guesses, words))

@@ -10,11 +10,13 @@ What to know before reading a number:
   clips, values from two clip lists are not comparable, and for a single clip it is 0 by construction.
 * BLEU-n is near 0 wherever no n-gram matches; pycocoevalcap adds 1e-15 to each count and does no smoothing.
 * SPICE is left out: its models have to be downloaded.
+* distinct-n (Li et al. 2016, "A diversity-promoting objective function", section 5.4) falls with the number of words
+  said: compare it on one clip list only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +33,19 @@ CAPTION_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", 
 
 
 def caption_metrics(
-    references: Mapping[str, Sequence[str]], candidates: Mapping[str, str], meteor: Meteor | None = None
+    references: Mapping[str, Sequence[str]],
+    candidates: Mapping[str, str],
+    meteor: Meteor | None = None,
+    seen: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Scores of one raw caption a clip against the clip's raw references, ready for JSON.
 
     Returns the corpus scores under the names of `CAPTION_METRICS`, then
         num_clips, num_distinct       clips, and different captions among the candidates (after tokenization)
         mean_length, vocabulary_size  words a candidate on average, and different words in all candidates
+        distinct_1, distinct_2      different n-grams / all n-grams of all candidates, 0 where there are none
+        share_unseen                share of candidates that are, word for word, none of the captions `seen` in
+                                    training; only when `seen` is given
         num_empty_candidates, num_empty_references  captions in which the tokenizer found no word (scored as they are)
         scorer, meteor_version, tokenizer           what made the numbers; never compare across different ones
         per_clip  {id: {the seven scores of the clip alone, bleu_counts (10), meteor_statistics (23)}}
@@ -50,9 +58,9 @@ def caption_metrics(
     _check_ids(references, candidates)
     if meteor is None:
         with Meteor() as own:  # starts while the other scores are computed
-            return caption_metrics(references, candidates, own)
+            return caption_metrics(references, candidates, own, seen)
     ids = list(candidates)
-    gold, said = _tokenized(references, candidates, meteor.java)
+    gold, said, known = _tokenized(references, candidates, seen, meteor.java)
     bleu, bleu_clips, counts = corpus_bleu(gold, said)
     rouge = [Rouge().calc_score([said[clip]], gold[clip]) for clip in ids]
     cider, cider_clips = Cider().compute_score(gold, {clip: [said[clip]] for clip in ids})
@@ -62,6 +70,7 @@ def caption_metrics(
     return {
         **dict(zip(CAPTION_METRICS, corpus, strict=True)),
         **_diversity(said),
+        **({} if known is None else {"share_unseen": float(np.mean([said[clip] not in known for clip in ids]))}),
         "num_empty_references": sum(not reference for texts in gold.values() for reference in texts),
         "scorer": scorer_version(),
         "meteor_version": "1.5 jar, en, -norm",
@@ -99,11 +108,11 @@ def _check_ids(references: Mapping[str, Sequence[str]], candidates: Mapping[str,
 
 
 def _tokenized(
-    references: Mapping[str, Sequence[str]], candidates: Mapping[str, str], java: str
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Both sides tokenized in one go, in the order of the candidates."""
+    references: Mapping[str, Sequence[str]], candidates: Mapping[str, str], seen: Collection[str] | None, java: str
+) -> tuple[dict[str, list[str]], dict[str, str], set[str] | None]:
+    """Both sides, in the order of the candidates, and the captions seen, tokenized in one go."""
     raw = [text for clip in candidates for text in (candidates[clip], *references[clip])]
-    words = iter(tokenize_captions(raw, java))
+    words = iter(tokenize_captions([*raw, *dict.fromkeys(seen or ())], java))
     gold: dict[str, list[str]] = {}
     said: dict[str, str] = {}
     for clip in candidates:
@@ -111,7 +120,7 @@ def _tokenized(
         gold[clip] = [next(words) for _ in references[clip]]
         if not any(gold[clip]):
             raise InputError(f"captions: clip {clip} has no reference with a word in it")
-    return gold, said
+    return gold, said, None if seen is None else set(words) - {""}
 
 
 def _diversity(candidates: Mapping[str, str]) -> dict[str, Any]:
@@ -121,8 +130,16 @@ def _diversity(candidates: Mapping[str, str]) -> dict[str, Any]:
         "num_distinct": len(set(candidates.values())),
         "mean_length": sum(map(len, words)) / len(words),
         "vocabulary_size": len({word for caption in words for word in caption}),
+        "distinct_1": _distinct(words, 1),
+        "distinct_2": _distinct(words, 2),
         "num_empty_candidates": sum(not caption for caption in words),
     }
+
+
+def _distinct(captions: list[list[str]], order: int) -> float:
+    """Different n-grams / all n-grams; none spans two captions."""
+    grams = [tuple(words[at : at + order]) for words in captions for at in range(len(words) - order + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _per_clip(ids: list[str], scores: list[Any], counts: list[list[int]], meteor: MeteorScores) -> dict[str, Any]:

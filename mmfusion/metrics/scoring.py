@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +12,34 @@ import numpy as np
 from mmfusion.types import InputError
 
 
-def score_captions(candidates_path: str | Path, references_path: str | Path) -> dict[str, Any]:
-    """`caption_metrics` of C {clip: caption} against R {clip: [caption, ...]}; InputError names the file at fault."""
-    candidates, references = _read_object(candidates_path), _read_object(references_path)
+def score_captions(
+    candidates_path: str | Path,
+    sources: Mapping[str, Mapping[str, Sequence[str]]],
+    seen: Collection[str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`caption_metrics` of a file C {clip: caption} against each source of sentences {clip: [caption, ...]}, by name.
+
+    C must have a caption for every clip of every source, and none that no source knows; a source is scored on its own
+    clips. `seen` are training captions. InputError names the file at fault.
+    """
+    candidates = _read_object(candidates_path)
     for clip, caption in candidates.items():
         if not isinstance(caption, str):
             raise InputError(f"{candidates_path}: clip {clip}: must be one caption in quotes")
-    for clip, captions in references.items():
-        texts = isinstance(captions, list) and captions and all(isinstance(text, str) for text in captions)
-        if not texts:
-            raise InputError(f"{references_path}: clip {clip}: must be a list of one or more captions")
-    for path, ids, others in (
-        (references_path, candidates, references),
-        (candidates_path, references, candidates),
-    ):
-        missing = [clip for clip in ids if clip not in others]
+    known = {clip for references in sources.values() for clip in references}
+    needs = [(", ".join(sources), [clip for clip in candidates if clip not in known])]
+    needs += [(str(candidates_path), [c for c in references if c not in candidates]) for references in sources.values()]
+    for path, missing in needs:
         if missing:
             raise InputError(f"{path}: has no entry for clip {missing[0]} ({len(missing)} missing in all)")
     from mmfusion.metrics.captions import caption_metrics
+    from mmfusion.metrics.meteor import Meteor
 
-    return caption_metrics(references, candidates)
+    with Meteor() as meteor:
+        return {
+            name: caption_metrics(references, {clip: candidates[clip] for clip in references}, meteor, seen)
+            for name, references in sources.items()
+        }
 
 
 def score_labels(predictions_path: str | Path, target: Literal["multi", "single"] = "multi") -> dict[str, Any]:
@@ -59,6 +67,13 @@ def score_labels(predictions_path: str | Path, target: Literal["multi", "single"
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return {**result, "num_unlabelled": int((~mask.any(axis=1)).sum())}
+
+
+def format_tables(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """`format_scores` of each table, under its name where there are several."""
+    if len(tables) == 1:
+        return format_scores(next(iter(tables.values())))
+    return "\n\n".join(f"{name}\n{'-' * len(name)}\n{format_scores(result)}" for name, result in tables.items())
 
 
 def format_scores(result: Mapping[str, Any]) -> str:

@@ -26,9 +26,8 @@ from mmfusion.data.synthetic import SyntheticConfig, make_synthetic
 from mmfusion.encoders.audio import SpectrogramCnnConfig
 from mmfusion.encoders.build import build_steps
 from mmfusion.encoders.video import FrameCnnConfig
-from mmfusion.heads.caption import CaptionConfig, CaptionHead
-from mmfusion.language.search import BeamConfig, beam
-from mmfusion.types import Stream, Targets
+from mmfusion.report.bench_captions import CAPTIONS, search_pair, training_pair
+from mmfusion.types import Stream
 
 PAIRS = 7
 
@@ -38,8 +37,7 @@ def bench() -> Iterator[str]:
     torch.manual_seed(0)
     yield from _cache_against_decoding()
     yield from _bfloat16()
-    yield from _shared_reading()
-    yield from _batched_beam()
+    yield from _captions()
 
 
 def _paired(ours: Callable[[], object], other: Callable[[], object], what: str) -> str:
@@ -100,39 +98,9 @@ def _bfloat16() -> Iterator[str]:
         yield _paired(partial(update, True), partial(update, False), what)
 
 
-def _captions(num: int, captions: int) -> tuple[CaptionHead, Stream, Targets]:
-    head = CaptionHead(CaptionConfig(embedding=128, hidden=256), 128, 500)
-    words = torch.randint(4, 500, (num, captions, 16))
-    words[..., 0], words[..., -1] = 1, 2
-    stream = Stream(torch.randn(num, 16, 128), torch.ones(num, 16, dtype=torch.bool), 4.0)
-    return head, stream, Targets(words=words, word_mask=torch.ones_like(words, dtype=torch.bool))
-
-
-def _shared_reading() -> Iterator[str]:
-    """One update of S2VT with 8 captions a clip: each clip read once, or once a caption."""
-    head, stream, targets = _captions(16, 8)
-    assert targets.words is not None and targets.word_mask is not None
-    repeated = Stream(stream.data.repeat_interleave(8, 0), stream.mask.repeat_interleave(8, 0), stream.rate)
-    alone = Targets(words=targets.words.flatten(0, 1)[:, None], word_mask=targets.word_mask.flatten(0, 1)[:, None])
-
-    def update(given: Stream, wanted: Targets) -> None:
-        head.zero_grad()
-        head.loss(head(given, wanted), wanted).backward()
-
-    yield _paired(
-        lambda: update(stream, targets),
-        lambda: update(repeated, alone),
-        "S2VT update with shared reading against reading for every caption",
-    )
-
-
-def _batched_beam() -> Iterator[str]:
-    head, stream, _ = _captions(32, 1)
-    head.eval()
-    how = BeamConfig(beam_size=5, max_words=16)
-    rows = [Stream(stream.data[row : row + 1], stream.mask[row : row + 1], stream.rate) for row in range(32)]
-    yield _paired(
-        lambda: beam(head, stream, how),
-        lambda: [beam(head, row, how) for row in rows],
-        "beam search over 32 clips at once against one by one",
-    )
+def _captions() -> Iterator[str]:
+    for half in (False, True):
+        softmax = ", bfloat16 softmax" if half else ""
+        what = f"S2VT update, {CAPTIONS} captions a clip{softmax}, against a loop over words"
+        yield _paired(*training_pair(half), what)
+    yield _paired(*search_pair(), "beam search over 32 clips at once against one by one")

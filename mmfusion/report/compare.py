@@ -21,7 +21,7 @@ def compare(path: str | Path, overrides: tuple[str, ...] = (), publish: bool = F
     comparison = load_comparison(path, overrides)
     published = read_published(Path(path).parent / comparison.published) if comparison.published else []
     jobs = jobs_of(comparison, path)
-    make_ready(comparison, jobs)
+    make_ready(comparison, jobs, [Path(path).parent / model for model in comparison.language_models])
     execute(comparison, jobs)
     table = make_table(comparison, jobs)
     text = as_markdown(table, published)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,12 @@ from mmfusion.metrics.captions import CAPTION_METRICS
 from mmfusion.metrics.resampled import LABEL_STATISTICS
 from mmfusion.training.run import RunConfig
 from mmfusion.types import InputError
+
+HUMAN_TITLE = "one reference against the others"
+HUMAN_NOTE = (
+    f"*{HUMAN_TITLE}*: one reference caption of each clip, drawn by seed, is scored as if a system had said it; its "
+    "references lack that caption, while every other row is scored against all of them."
+)
 
 
 @configclass
@@ -43,6 +49,17 @@ class RowConfig:
     """dotted settings that replace the configuration's; null removes a block"""
     parts: dict[str, str] = Field(default_factory=dict)
     """stream -> row whose trained encoder and heads this row starts from, fold by fold and seed by seed"""
+    start: str | None = None
+    """row whose trained weights this row starts from, fold by fold and seed by seed; a language model may come in"""
+    ensemble: tuple[str, ...] = ()
+    """rows whose runs of the same fold and seed speak together; nothing is trained"""
+    baseline: Literal["constant", "nearest", "human"] | None = None
+    """what says the captions instead of a trained model: one sentence for all clips, the consensus of the nearest
+    training clips by the configuration's feature inputs, or one reference of each clip (report/baselines.py)"""
+    says: str | None = None
+    """the sentence of a constant row; null takes the consensus of the training captions"""
+    neighbours: int | None = Field(default=None, ge=1)
+    """training clips that a nearest row looks at; null takes report/baselines.py's number"""
 
 
 @configclass
@@ -77,6 +94,8 @@ class ComparisonConfig:
     """the first one ranks"""
     reference: tuple[str, ...] = ()
     """rows of which the best (by a figure's mean) is what the others are tested against, figure by figure"""
+    language_models: tuple[str, ...] = ()
+    """configurations of language models to train first, relative to this file"""
     split: str = "test"
     published: str | None = None
     """file of published numbers, relative to this file, printed in a block of their own"""
@@ -89,6 +108,15 @@ class ComparisonConfig:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What makes the captions of a row that trains nothing; fields as in RowConfig."""
+
+    kind: Literal["constant", "nearest", "human"]
+    says: str | None = None
+    neighbours: int | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of a comparison; `needs` are the folders of runs that must be finished before."""
 
@@ -97,6 +125,10 @@ class Job:
     seed: int
     config: RunConfig
     needs: tuple[Path, ...]
+    baseline: Baseline | None = None
+    """instead of a training"""
+    ensemble: tuple[Path, ...] = ()
+    """run folders that are evaluated together, instead of a training"""
 
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:
@@ -107,20 +139,45 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
         if row not in known:
             raise InputError(f"{path}: reference: there is no row {row!r}")
     for name, row in comparison.rows.items():
-        for stream, part in row.parts.items():
-            if part not in known or known[part].parts:
-                raise InputError(f"{path}: rows.{name}.parts.{stream}: {part!r} is not a row that trains on its own")
-    return comparison
+        _check_sources(name, row, known, path)
+        for key, given, kind in (("says", row.says, "constant"), ("neighbours", row.neighbours, "nearest")):
+            if given is not None and row.baseline != kind:
+                raise InputError(f"{path}: rows.{name}.{key}: only a row with baseline: {kind} has it")
+    return _with_human_note(comparison)
+
+
+def _check_sources(name: str, row: RowConfig, known: Mapping[str, RowConfig], path: str | Path) -> None:
+    """A row is built from at most one thing, and from rows that are trained on their own."""
+    given = [key for key in ("parts", "start", "ensemble", "baseline") if getattr(row, key)]
+    if len(given) > 1:
+        raise InputError(f"{path}: rows.{name}: {given[0]} and {given[1]} exclude one another")
+    named = [(f"parts.{stream}", part) for stream, part in row.parts.items()]
+    named += [("start", row.start)] if row.start else []
+    for field, other in named:
+        if other not in known or any(getattr(known[other], key) for key in ("parts", "start", "ensemble", "baseline")):
+            raise InputError(f"{path}: rows.{name}.{field}: {other!r} is not a row that trains on its own")
+    for other in row.ensemble:
+        if other not in known or known[other].ensemble or known[other].baseline:
+            raise InputError(f"{path}: rows.{name}.ensemble: {other!r} is not a row with a model of its own")
+
+
+def _with_human_note(comparison: ComparisonConfig) -> ComparisonConfig:
+    """Says in title and notes that human rows are scored against other references than the rest."""
+    told = {name: replace(row, title=f"{row.title or name} ({HUMAN_TITLE})")
+            for name, row in comparison.rows.items() if row.baseline == "human"}  # fmt: skip
+    if not told:
+        return comparison
+    return replace(comparison, rows={**comparison.rows, **told}, notes=(*comparison.notes, HUMAN_NOTE))
 
 
 def jobs_of(comparison: ComparisonConfig, path: str | Path) -> list[Job]:
-    """Every run that the table needs, rows in order, folds and seeds inside."""
+    """Every run that the table needs, rows in order, folds and seeds inside; what draws nothing has the first seed."""
     folds = comparison.folds or {"": {}}
     jobs = [
         _job(comparison, Path(path), row, fold, seed)
         for row in comparison.rows
         for fold in folds
-        for seed in comparison.seeds
+        for seed in comparison.seeds[: 1 if comparison.rows[row].baseline in ("constant", "nearest") else None]
     ]
     _check_figures(comparison, jobs, path)
     return jobs
@@ -135,18 +192,20 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
             config = job.config.model.heads.get(head)
             if config is None:
                 raise InputError(f"{where}: row {job.row} has no head {head!r}")
+            if job.baseline and isinstance(config, LabelsConfig):
+                raise InputError(f"{where}: row {job.row} says captions only and has no {figure.name}")
             tested = LABEL_STATISTICS if isinstance(config, LabelsConfig) else CAPTION_METRICS
             if figure.significance and metric not in tested:
                 raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")
 
 
 def _job(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> Job:
+    chosen = comparison.rows[row]
     config = _run_config(comparison, path, row, fold, seed)
-    parts = {
-        stream: _run_config(comparison, path, other, fold, seed).folder
-        for stream, other in comparison.rows[row].parts.items()
-    }
-    return Job(row, fold, seed, config, tuple(parts.values()))
+    needed = [*chosen.parts.values(), *([chosen.start] if chosen.start else []), *chosen.ensemble]
+    needs = tuple(_run_config(comparison, path, other, fold, seed).folder for other in needed)
+    baseline = Baseline(chosen.baseline, chosen.says, chosen.neighbours) if chosen.baseline else None
+    return Job(row, fold, seed, config, needs, baseline, needs if chosen.ensemble else ())
 
 
 def _run_config(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> RunConfig:
@@ -162,6 +221,10 @@ def _run_config(comparison: ComparisonConfig, path: Path, row: str, fold: str, s
         _put(tree, key, value, f"{path}: rows.{row}")
     if parts:
         tree.setdefault("training", {})["parts_from"] = parts
+    if chosen.start:
+        tree.setdefault("training", {})["start_from"] = str(
+            _run_config(comparison, path, chosen.start, fold, seed).folder
+        )
     return validate(RunConfig, tree, f"{path}: rows.{row} ({source})")
 
 

@@ -15,22 +15,27 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mmfusion.config import to_tree, validate
+from mmfusion.config import load, to_tree, validate
 from mmfusion.data.cache import build_cache
 from mmfusion.data.catalog.registry import prepare_set, settings
-from mmfusion.data.manifest import read_manifest
-from mmfusion.report.comparison import ComparisonConfig, Job
+from mmfusion.data.manifest import Manifest, read_manifest
+from mmfusion.ensemble import ensemble_done
+from mmfusion.report.baseline_runs import baseline_done, make_baseline
+from mmfusion.report.comparison import Baseline, ComparisonConfig, Job
+from mmfusion.training.language import LmRunConfig, train_lm
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import InputError
 
 
-def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
-    """Prepares the data sets that are not there yet and decodes their clips once, before the runs need them."""
+def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job], language_models: Sequence[Path] = ()) -> None:
+    """Prepares the data sets that are not there yet, trains the language models and decodes all clips once."""
     for wanted in comparison.prepare:
         if not any(Path(wanted.out).rglob("manifest.jsonl")):
             root = Path(wanted.root) if wanted.root else None
             config = settings(wanted.name, wanted.options)
             print(prepare_set(wanted.name, root, Path(wanted.out), config, os.cpu_count() or 1).summary())
+    for path in language_models:
+        train_lm(load(LmRunConfig, path))
     seen = []
     for job in jobs:
         data = job.config.data
@@ -75,7 +80,7 @@ def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], s
             ready = [job for job in waiting if not unfinished & set(job.needs)]
             # No more than the workers can begin: what is only queued could not be called back on an interrupt.
             for job in ready[: workers - len(running)]:
-                running[pool.submit(_run, to_tree(job.config), split)] = job
+                running[pool.submit(_run, to_tree(job.config), split, job.baseline, job.ensemble)] = job
                 waiting.remove(job)
             done: set[Future[None]] = wait(running, return_when=FIRST_COMPLETED).done
             for future in done:
@@ -88,11 +93,19 @@ def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], s
 
 def _done(job: Job, split: str) -> bool:
     """True when the run's numbers are there. InputError when they were made with other settings than the job's."""
+    if job.baseline:
+        return baseline_done(job.config, job.baseline, split)
     run = Run(job.config.folder, job.config)
+    if job.ensemble:
+        return ensemble_done(run.folder, job.ensemble, split)
     if not (run.finished and (run.folder / f"metrics.{split}.json").exists()):
         return False
     Run.create(job.config)
-    return True
+    metrics = run.read_json(f"metrics.{split}.json")
+    manifest = Path(job.config.data.manifest)
+    if manifest.exists() and metrics.get("manifest", "") not in ("", Manifest(manifest, ()).file_hash()):
+        raise InputError(f"{run.folder}: was scored with another {manifest}; delete the folder to train it anew")
+    return "unscored" not in metrics
 
 
 def _start_worker(numbers: SimpleQueue[int], workers: int) -> None:
@@ -114,9 +127,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(tree: dict[str, Any], split: str) -> None:
+def _run(tree: dict[str, Any], split: str, baseline: Baseline | None, ensemble: tuple[Path, ...]) -> None:
+    from mmfusion.ensemble import evaluate_ensemble
     from mmfusion.evaluate import evaluate
     from mmfusion.training.loop import train
 
-    run = train(validate(RunConfig, tree, tree["name"]), quiet=True)
-    evaluate(run, split, quiet=True)
+    config = validate(RunConfig, tree, tree["name"])
+    if baseline:
+        make_baseline(config, baseline, split)
+    elif ensemble:
+        evaluate_ensemble(ensemble, config, split)
+    else:
+        evaluate(train(config, quiet=True), split, quiet=True)

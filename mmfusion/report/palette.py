@@ -45,6 +45,8 @@ def looks(jobs: Sequence[Job]) -> dict[str, Look]:
 
 
 def _family(job: Job) -> str:
+    if job.baseline:
+        return "baseline"
     model = job.config.model
     return "single modality" if len(model.encoders) == 1 else str(model.fusion.depth)
 

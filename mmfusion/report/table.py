@@ -93,7 +93,8 @@ def make_table(comparison: ComparisonConfig, jobs: Sequence[Job]) -> Table:
         facts = [result.run.read_json("provenance.json") for result in own]
         cells = tuple(column[key] for column in columns)
         cost = float(np.mean([fact["training_s"] for fact in facts]))
-        rows.append(TableRow(key, settings.title or key, cells, facts[0]["num_parameters"], cost, len(own)))
+        title = (settings.title or key) + (" (legacy split)" if own[0].run.config.data.legacy_split else "")
+        rows.append(TableRow(key, title, cells, facts[0]["num_parameters"], cost, len(own)))
     clips = {result.job.fold: result.metrics["num_clips"] for result in results}
     return Table(
         comparison, tuple(rows), tuple(references), sum(clips.values()), results[0].run.read_json("provenance.json")

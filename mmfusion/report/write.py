@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mmfusion.report.comparison import FigureConfig
 from mmfusion.report.table import Cell, Table
@@ -51,9 +53,13 @@ def read_published(path: Path) -> list[dict[str, Any]]:
         entries = OmegaConf.to_container(OmegaConf.load(path))
     except OSError as error:
         raise InputError(f"{path}: no such file") from error
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable YAML file: {str(error).splitlines()[0]}") from error
     if not isinstance(entries, list):
         raise InputError(f"{path}: must be a list of published numbers")
     for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: entry {number}: must hold keys and values")
         lacking = [key for key in ("system", "figure", "value", "citation", "where") if key not in entry]
         if lacking:
             raise InputError(f"{path}: entry {number}: {lacking[0]} is missing")

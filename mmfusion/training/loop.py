@@ -30,7 +30,7 @@ from mmfusion.training.checkpoint import (
 from mmfusion.training.extract import extract_frozen
 from mmfusion.training.log import Log
 from mmfusion.training.optimise import learning_rate_factor, make_average, make_optimiser, set_learning_rate
-from mmfusion.training.parts import load_parts, tune_mixes
+from mmfusion.training.parts import load_parts, load_start, tune_mixes
 from mmfusion.training.provenance import provenance
 from mmfusion.training.run import RESULTS, Run, RunConfig
 from mmfusion.training.setup import open_material
@@ -51,7 +51,8 @@ def train(config: RunConfig, quiet: bool = False) -> Run:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         precision = "no" if config.training.precision == "fp32" else config.training.precision
         accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
-        Trainer(run, accelerator, quiet).fit()
+        with run.locked() if accelerator.is_main_process else nullcontext():
+            Trainer(run, accelerator, quiet).fit()
     return run
 
 
@@ -68,6 +69,7 @@ class Trainer:
             self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
         model = self.material.build_model(run)
+        load_start(model, self.settings.start_from, run)
         load_parts(model, self.settings.parts_from, run)
         if self.settings.cache_frozen:
             self.material = extract_frozen(model, self.material, run, accelerator, self.quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,11 +27,7 @@ def load_parts(model: nn.Module, parts_from: Mapping[str, str], run: Run) -> Non
     where = run.folder / "config.yaml"
     weights = dict(model.state_dict())
     for stream, folder in parts_from.items():
-        part = Run.open(folder)
-        if not part.finished:
-            raise InputError(f"{where}: training.parts_from.{stream}: {folder} is not trained to its end")
-        if part.labels() != run.labels() or _words(part) != _words(run):
-            raise InputError(f"{where}: training.parts_from.{stream}: {folder} has other classes or another vocabulary")
+        part = _finished_like(run, folder, f"training.parts_from.{stream}")
         wanted = [name for name in weights if _belongs(name, stream)]
         if not wanted:
             known = ", ".join(run.config.model.encoders)
@@ -42,6 +39,40 @@ def load_parts(model: nn.Module, parts_from: Mapping[str, str], run: Run) -> Non
             weights[name] = given[name]
     if parts_from:
         fit_weights(model, weights, where)
+
+
+def load_start(model: nn.Module, folder: str | None, run: Run) -> None:
+    """Copies all weights of another finished run, into which a language model may have been fused since.
+
+    What the other run does not have keeps its first weights. InputError when something of it finds no place here.
+    """
+    if folder is None:
+        return
+    start = _finished_like(run, folder, "training.start_from")
+    given = load_weights(start.weights)
+    weights = dict(model.state_dict())
+    places = {_WRAPPED.sub("", name): name for name in weights if name not in given}
+    for name, value in given.items():
+        place = name if name in weights else places.get(name, name)
+        if place not in weights or weights[place].shape != value.shape:
+            raise InputError(f"{start.weights}: {name} has no place of its shape in {run.folder / 'config.yaml'}")
+        weights[place] = value
+    fit_weights(model, weights, run.folder / "config.yaml")
+
+
+# A fused language model puts the caption decoder, or the whole mixture of decoders, one level down.
+_WRAPPED = re.compile(r"(\.members)?\.captioner(?=\.)")
+
+
+def _finished_like(run: Run, folder: str, field: str) -> Run:
+    """The run in `folder`; InputError when it is not finished or knows other classes or words than `run`."""
+    where = f"{run.folder / 'config.yaml'}: {field}"
+    other = Run.open(folder)
+    if not other.finished:
+        raise InputError(f"{where}: {folder} is not trained to its end")
+    if other.labels() != run.labels() or _words(other) != _words(run):
+        raise InputError(f"{where}: {folder} has other classes or another vocabulary")
+    return other
 
 
 def _words(run: Run) -> tuple[str, ...] | None:
@@ -59,7 +90,7 @@ def tune_mixes(run: Run, material: Material, accelerator: Accelerator, quiet: bo
     The weights minimise the mean loss over the validation split. {} when no head has such weights.
     """
     model = material.build_model(run)
-    tuned = {name: head for name, head in model.heads.items() if isinstance(head, Mix) and head.tunable}
+    tuned = _tunable(model)
     if not tuned:
         return {}
     found: list[dict[str, list[float]]] = [{}]
@@ -74,6 +105,12 @@ def tune_mixes(run: Run, material: Material, accelerator: Accelerator, quiet: bo
             print(f"{run.folder}: mixing weights tuned on validation: {found[0]}")
     broadcast_object_list(found)
     return found[0]
+
+
+def _tunable(model: FusionModel) -> dict[str, Mix]:
+    """The mixtures to tune by their place below `heads`, the innermost first: the outer ones mix what these say."""
+    mixes = [(name, module) for name, module in model.heads.named_modules() if isinstance(module, Mix)]
+    return {name: mix for name, mix in reversed(mixes) if mix.tunable}
 
 
 @dataclass

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, save, to_tree
@@ -78,6 +81,8 @@ class TrainingConfig:
     """updates between two checkpoints; null writes one at the end of each epoch"""
     parts_from: dict[str, str] = Field(default_factory=dict)
     """stream name -> run folder whose encoder and head weights this stream starts from"""
+    start_from: str | None = None
+    """run folder whose weights this run starts from; a language model may be fused into what it has"""
     cache_frozen: bool = False
     """compute the steps of frozen encoders once, keep them in the cache, and train from there (no augmentation)"""
     tensorboard: bool = True
@@ -128,7 +133,7 @@ class Run:
         folder = config.folder
         path = folder / "config.yaml"
         if path.exists() and (any(folder.glob("checkpoint-*")) or (folder / "weights.safetensors").exists()):
-            difference = _first_difference(to_tree(load(RunConfig, path)), to_tree(config))
+            difference = first_difference(to_tree(load(RunConfig, path)), to_tree(config))
             if difference:
                 raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
             return cls(folder, config)
@@ -157,6 +162,15 @@ class Run:
     def finished(self) -> bool:
         """True once training has ended and the weights to use are in place."""
         return (self.folder / "finished.json").exists() and self.weights.exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process from training the same run; InputError when one is at it. Ends with the process."""
+        try:
+            with FileLock(self.folder / "training.lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(f"{self.folder}: another process is training this run") from error
 
     def forget(self, *patterns: str) -> None:
         """Removes files that no longer belong to this run's settings or weights."""
@@ -190,12 +204,13 @@ class Run:
         return path
 
 
-def _first_difference(there: Any, here: Any, place: str = "") -> str | None:
+def first_difference(there: Any, here: Any, place: str = "") -> str | None:
+    """The first setting that differs between two configurations as trees, in words; None when only harmless ones do."""
     if place in HARMLESS or there == here:
         return None
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**there, **here}:
-            found = _first_difference(there.get(key), here.get(key), f"{place}.{key}" if place else str(key))
+            found = first_difference(there.get(key), here.get(key), f"{place}.{key}" if place else str(key))
             if found:
                 return found
         return None

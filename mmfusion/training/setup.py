@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,9 +52,10 @@ class Material:
         dataset = self.dataset(clips, config, training)
         dataset.set_epoch(epoch)
         # A generator of its own keeps the loader from drawing on (and so moving) the random state of the training.
-        return DataLoader(
+        loader = DataLoader(
             dataset, batch_sampler=batches, collate_fn=collate, num_workers=config.data.workers, generator=Generator()
         )
+        return loader if config.data.workers == 0 else _with_plain_errors(loader)
 
     def build_model(self, run: Run) -> FusionModel:
         """A new model of the run; InputError names the run's configuration."""
@@ -62,6 +63,14 @@ class Material:
             return build_model(run.config.model, self.facts)
         except InputError as error:
             raise InputError(f"{run.folder / 'config.yaml'}: model: {error}") from error
+
+
+def _with_plain_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """The loader's batches; an InputError of a worker process says its sentence, not its traceback."""
+    try:
+        yield from loader
+    except InputError as error:
+        raise InputError(str(error).strip().splitlines()[-1].partition("InputError: ")[2]) from None
 
 
 def batches_of(num_clips: int, batch_size: int) -> list[list[int]]:
@@ -76,7 +85,7 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     """
     config = run.config
     manifest = read_manifest(Path(config.data.manifest))
-    check_groups(manifest.clips, where=str(manifest.path))
+    check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
     _check_labels(run, manifest)
     with accelerator.main_process_first():
         report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)

@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from mmfusion.evaluate import predict_clips, score_rows
+from mmfusion.evaluate import predict_clips, score_captions, score_labels
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material
 from mmfusion.types import InputError
@@ -27,7 +27,7 @@ def validate(model: Any, material: Material, run: Run, accelerator: Accelerator)
     rows, losses = predict_clips(model, material, clips, run, accelerator, search)
     figures: list[dict[str, float]] = [{}]
     if accelerator.is_main_process:
-        scores = flatten(score_rows(rows, run, material.facts.labels))
+        scores = flatten({**score_labels(rows, run, material.facts.labels), **score_captions(rows, run)})
         figures = [{**{name if name == "loss" else f"{name}.loss": value for name, value in losses.items()}, **scores}]
     broadcast_object_list(figures)
     return figures[0]
@@ -47,7 +47,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
 def figure_of(figures: dict[str, float], name: str, run: Run) -> float:
     """One figure by its name; InputError lists the names there are."""
     if name not in figures:
-        known = ", ".join(sorted(figures))
+        known = ", ".join(sorted(figures))  # a figure that is not defined on this split is not among them
         raise InputError(f"{run.folder / 'config.yaml'}: training.select: no figure {name!r} (there are: {known})")
     return figures[name]
 

@@ -1,4 +1,4 @@
-"""MSVD: standard splits, captions without repeats, features on the clip's clock."""
+"""MSVD: standard splits, training captions without repeats, features on the clip's clock."""
 
 from __future__ import annotations
 
@@ -58,12 +58,16 @@ def test_other_subsets(subset, number, shared_data, tmp_path):
             assert path is not None and path.is_file()
 
 
-def test_captions_are_those_of_the_files_without_repeats(clips, shared_data):
-    lines = (shared_data / "msvd" / "sents_test_lc_nopunc.txt").read_text().splitlines()
-    for clip in clips.split("test")[:40]:
-        given_lines = [line.partition("\t")[2] for line in lines if line.startswith(f"{clip.id}\t")]
-        assert len(set(clip.captions)) == len(clip.captions) <= len(given_lines)
-        assert set(clip.captions) == {" ".join(line.split()) for line in given_lines}
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_captions_are_those_of_the_files_and_training_has_no_repeats(clips, shared_data, split):
+    lines = (shared_data / "msvd" / f"sents_{split}_lc_nopunc.txt").read_text().splitlines()
+    for clip in clips.split(split)[:40]:
+        given_lines = [" ".join(line.split()[1:]) for line in lines if line.startswith(f"{clip.id}\t")]
+        assert set(clip.captions) == set(given_lines)
+        if split == "train":
+            assert len(set(clip.captions)) == len(clip.captions) <= len(given_lines)
+        else:
+            assert list(clip.captions) == given_lines
 
 
 def test_steps_are_on_the_clips_clock(clips, shared_data):
@@ -109,7 +113,7 @@ def test_repeated_captions_are_counted(tmp_path):
     )
     prepared = msvd.prepare(tmp_path, tmp_path / "out", MsvdConfig())
     assert read_manifest(prepared.manifests[0]).clips[0].captions == ("a man runs", "a dog")
-    assert prepared.remarks["clips had repeated captions, which were left out (how many)"] == ("vid1 (2)",)
+    assert prepared.remarks["training clips had repeated captions, which were left out (how many)"] == ("vid1 (2)",)
 
 
 def test_a_training_clip_of_a_test_video_is_left_out(tmp_path):

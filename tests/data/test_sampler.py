@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from mmfusion.data.sampler import EpochSampler, ordered_batches, shard
+from mmfusion.data.sampler import EpochSampler
 from mmfusion.types import InputError
 
 sizes = st.integers(1, 60), st.integers(1, 9), st.integers(1, 4), st.integers(0, 3)
@@ -65,15 +65,3 @@ def test_a_loader_with_processes_keeps_the_order() -> None:
     loader = DataLoader(list(range(23)), batch_sampler=sampler, num_workers=2, collate_fn=list)  # type: ignore[arg-type]
     assert list(loader) == list(sampler)
     assert len(loader) == len(sampler)
-
-
-@given(*sizes[:3])
-@settings(max_examples=40, deadline=None)
-def test_evaluation_has_each_clip_once(num_clips: int, batch_size: int, world: int) -> None:
-    shards = [shard(num_clips, rank, world) for rank in range(world)]
-    assert sorted(clip for own in shards for clip in own) == list(range(num_clips))
-    assert all(clip % world == rank for rank, own in enumerate(shards) for clip in own)
-    for rank, own in enumerate(shards):
-        batches = ordered_batches(num_clips, batch_size, rank, world)
-        assert [clip for batch in batches for clip in batch] == own
-        assert all(len(batch) <= batch_size for batch in batches)

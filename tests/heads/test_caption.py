@@ -13,6 +13,9 @@ from mmfusion.types import Head, Output, Stepper, Stream, Targets
 WIDTH, WORDS, BOS, EOS = 6, 11, 1, 2
 
 
+READERS = [{}, {"projection": 4}, {"reader": "mean"}, {"reader": "mean", "projection": 4}]
+
+
 def make_head(**settings):
     torch.manual_seed(0)
     return CaptionHead(CaptionConfig(**{"embedding": 5, "hidden": 7, **settings}), WIDTH, WORDS).eval()
@@ -56,12 +59,20 @@ def test_it_is_a_head_and_a_stepper():
     assert isinstance(make_head(), Head) and isinstance(make_head(), Stepper)
 
 
-@pytest.mark.parametrize("projection", [None, 4])
-def test_teacher_forcing_equals_repeated_steps_clip_by_clip(projection):
-    head, stream, targets = make_head(projection=projection), make_stream(), make_targets()
+@pytest.mark.parametrize("settings", READERS)
+def test_teacher_forcing_equals_repeated_steps_clip_by_clip(settings):
+    head, stream, targets = make_head(**settings), make_stream(), make_targets()
     output = head(stream, targets)
     assert output.logits.shape == (int(targets.word_mask[..., 1:].sum()), WORDS)
     torch.testing.assert_close(output.log_probs(), log_probs_by_steps(head, stream, targets))
+
+
+def test_the_mean_reader_says_the_mean_of_the_real_steps_with_every_word():
+    head, stream = make_head(reader="mean"), make_stream()
+    state = head.start(stream)
+    torch.testing.assert_close(state["reader"][0][1], stream.data[1, :3].mean(0))
+    _, after = head.step(torch.tensor([BOS, BOS, BOS, BOS]), state)
+    torch.testing.assert_close(after["reader"], state["reader"])
 
 
 def test_it_is_s2vt_by_the_paper():
@@ -86,8 +97,9 @@ def test_it_is_s2vt_by_the_paper():
     torch.testing.assert_close(got.log_probs(), torch.cat(rows))
 
 
-def test_what_lies_under_a_false_mask_changes_nothing():
-    head, stream, targets = make_head(projection=4), make_stream(), make_targets()
+@pytest.mark.parametrize("settings", READERS)
+def test_what_lies_under_a_false_mask_changes_nothing(settings):
+    head, stream, targets = make_head(**settings), make_stream(), make_targets()
     filled = stream.with_data(torch.where(stream.mask[..., None], stream.data, torch.nan))
     longer = Stream(torch.cat([filled.data, filled.data], 1), torch.cat([stream.mask, stream.mask & False], 1), 2.0)
     padding = torch.full((4, 3, 4), 5)
@@ -99,11 +111,11 @@ def test_what_lies_under_a_false_mask_changes_nothing():
         torch.testing.assert_close(head(other_stream, other_targets).logits, expected)
 
 
-def test_a_clip_without_steps_speaks_from_a_zero_state():
-    head = make_head()
-    for hidden, cell in head.start(make_stream()).values():
-        assert hidden[2].abs().sum() == 0 and cell[2].abs().sum() == 0
-        assert hidden[3].abs().sum() > 0
+@pytest.mark.parametrize("settings", READERS)
+def test_a_clip_without_steps_speaks_from_a_zero_state(settings):
+    state = make_head(**settings).start(make_stream())
+    assert all(part[2].abs().sum() == 0 for parts in state.values() for part in parts)
+    assert state["reader"][0][3].abs().sum() > 0
 
 
 def test_a_gap_inside_a_clip_is_read_as_zeros():
@@ -111,13 +123,14 @@ def test_a_gap_inside_a_clip_is_read_as_zeros():
     mask = torch.tensor([[True, False, True, True, False]])
     state = head.start(Stream(stream.data.masked_fill(~mask[..., None], torch.nan), mask, 2.0))
     steps = torch.where(mask[0, :4, None], head.project(stream.data[0, :4]), 0.0)
-    _, (hidden, _) = head.reader(steps[None])
+    _, (hidden, _) = head.reader.lstm(steps[None])
     torch.testing.assert_close(state["reader"][0], hidden[0])
 
 
-def test_shared_reading_gives_the_loss_and_the_gradients_of_reading_per_caption():
+@pytest.mark.parametrize("settings", READERS)
+def test_shared_reading_gives_the_loss_and_the_gradients_of_reading_per_caption(settings):
     stream, targets = make_stream(), make_targets()
-    shared, alone = make_head(label_smoothing=0.1), make_head(label_smoothing=0.1)
+    shared, alone = (make_head(label_smoothing=0.1, **settings) for _ in range(2))
     loss = shared.loss(shared(stream, targets), targets)
     loss.backward()
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmfusion.data.catalog.references import read_references
+from mmfusion.data.manifest import write_manifest
 from mmfusion.metrics.captions import CAPTION_METRICS, caption_metrics
 from mmfusion.metrics.meteor import Meteor
 from mmfusion.metrics.resampled import caption_statistic
 from mmfusion.metrics.scoring import format_scores, score_captions, score_labels
-from mmfusion.types import InputError
+from mmfusion.types import Clip, InputError
 
 SAID = {"b": "A dog barks.", "a": "A red ball bounces!", "c": "A red ball bounces", "d": ""}
 TRUE = {
@@ -42,10 +44,25 @@ def test_figures_beside_the_scores(result) -> None:
     assert (result["num_clips"], result["num_distinct"]) == (4, 3)
     assert result["mean_length"] == (3 + 4 + 4 + 0) / 4
     assert result["vocabulary_size"] == len(["a", "dog", "barks", "red", "ball", "bounces"])
+    # a dog barks, a red ball bounces (twice): 6 different words of 11, 5 different pairs of 8.
+    assert (result["distinct_1"], result["distinct_2"]) == (6 / 11, 5 / 8)
+    assert "share_unseen" not in result
     assert result["num_empty_candidates"] == result["num_empty_references"] == 1
     assert result["scorer"] == "pycocoevalcap 1.2" and "stanford-corenlp 3.4.1" in result["tokenizer"]
     assert list(result["per_clip"]) == list(SAID)
     json.dumps(result, allow_nan=False)
+
+
+def test_captions_unseen_in_training_are_those_that_are_no_training_caption_word_for_word(meteor: Meteor) -> None:
+    seen = ["a red ball bounces", "A dog -- barks", "a dog", "..."]
+    assert caption_metrics(TRUE, SAID, meteor, seen)["share_unseen"] == 0.25  # the empty one
+    assert caption_metrics(TRUE, SAID, meteor, ["a dog barks loudly"])["share_unseen"] == 1.0
+    assert caption_metrics(TRUE, SAID, meteor, [])["share_unseen"] == 1.0
+
+
+def test_captions_of_one_word_have_no_pairs(meteor: Meteor) -> None:
+    result = caption_metrics({"a": ["rain"], "b": ["wind"]}, {"a": "rain", "b": "rain"}, meteor)
+    assert (result["distinct_1"], result["distinct_2"]) == (0.5, 0.0)
 
 
 def test_perfect_and_worthless_captions(result) -> None:
@@ -112,6 +129,31 @@ def test_tool_scores_captions(root: Path, tmp_path: Path, result) -> None:
     assert "c2.json: has no entry for clip b (3 missing in all)" in missing.stderr
 
 
+def test_tool_prints_a_table_for_each_source_of_sentences(root: Path, tmp_path: Path) -> None:
+    said = write(tmp_path / "c.json", {"a": "a bell rings", "b": "a bell rings", "video1": "two men run"})
+    given = write(tmp_path / "r.json", {"a": ["a bell rings"], "b": ["a bell"]})
+    clips = [
+        Clip(id="a", media={"audio": "a.wav"}, split="test", group="a", captions=("a bell rings loudly",)),
+        Clip(id="t", media={"audio": "t.wav"}, split="train", group="t", captions=("A bell rings.",)),
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", clips)
+    manifest, msrvtt = str(tmp_path / "manifest.jsonl"), write(tmp_path / "m.json", {"video1": {"0": "two men run"}})
+    sources = [given, manifest, msrvtt]
+    arguments = ["captions", "--candidates", said, "--training", manifest, "--references"]
+    shown = score(root, *arguments, *sources)
+    assert shown.returncode == 0, shown.stderr
+    assert [line for line in shown.stdout.splitlines() if line in sources] == sources
+    assert shown.stdout.count("cider") == shown.stdout.count("share_unseen") == 3
+    run = score(root, *arguments, given, "--references", manifest, msrvtt, "--json")
+    tables = json.loads(run.stdout)
+    assert [tables[name]["num_clips"] for name in sources] == [2, 1, 1]
+    assert [tables[name]["share_unseen"] for name in sources] == [0.0, 0.0, 1.0]
+    assert tables[given]["bleu_1"] < tables[msrvtt]["bleu_1"] == pytest.approx(1, abs=1e-6)
+    nobody = score(root, *arguments, manifest, msrvtt)
+    assert nobody.returncode == 2 and "m.json: has no entry for clip b (1 missing in all)" in nobody.stderr
+    assert "(splits here: test, train)" in score(root, *arguments, *sources, "--split", "val").stderr
+
+
 PREDICTIONS = [
     {"id": "1", "labels": {"bell": 0.9, "dog": 0.2}, "truth": {"labels": ["bell"]}},
     {"id": "2", "labels": {"bell": 0.3, "dog": 0.8}, "truth": {"labels": ["dog"]}},
@@ -167,9 +209,12 @@ def test_broken_predictions_are_told(tmp_path: Path, rows, message: str) -> None
 @pytest.mark.parametrize(
     ("candidates", "references", "message"),
     [
-        ("{", {}, "c.json: not valid JSON"),
-        ([], {}, "c.json: must be a JSON object"),
-        ('{"a": "x", "a": "y"}', {}, "c.json: a is given twice"),
+        ("{", {"a": ["x"]}, "c.json: not valid JSON"),
+        ({"a": "x"}, "{", "r.json: not valid JSON"),
+        ([], {"a": ["x"]}, "c.json: must be a JSON object"),
+        ({"a": "x"}, {}, "r.json: must be a JSON object"),
+        ('{"a": "x", "a": "y"}', {"a": ["x"]}, "c.json: a is given twice"),
+        ({"a": "x"}, '{"a": ["x"], "a": ["y"]}', "r.json: a is given twice"),
         ({"a": ["x"]}, {"a": ["x"]}, "c.json: clip a: must be one caption"),
         ({"a": "x"}, {"a": "x"}, "r.json: clip a: must be a list"),
         ({"a": "x"}, {"a": []}, "r.json: clip a: must be a list"),
@@ -178,10 +223,11 @@ def test_broken_predictions_are_told(tmp_path: Path, rows, message: str) -> None
 )
 def test_broken_caption_files_are_told(tmp_path: Path, candidates, references, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        score_captions(write(tmp_path / "c.json", candidates), write(tmp_path / "r.json", references))
+        path = write(tmp_path / "r.json", references)
+        score_captions(write(tmp_path / "c.json", candidates), {path: read_references(path)})
     assert message in str(caught.value)
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
-        score_captions(tmp_path / "none.json", tmp_path / "r.json")
+        score_captions(tmp_path / "none.json", {"r": {"a": ["x"]}})
 
 
 def test_table_shows_what_is_undefined() -> None:

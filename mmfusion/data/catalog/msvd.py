@@ -65,7 +65,7 @@ def prepare(root: Path, out: Path, config: MsvdConfig) -> Prepared:
         "training clips were left out, as their source video is in another split": shared,
         "clips have no features": sorted(kept - set(row_of), key=_number),
         "clips have no video file": sorted(kept - set(videos), key=_number),
-        "clips had repeated captions, which were left out (how many)": [
+        "training clips had repeated captions, which were left out (how many)": [
             f"{vid} ({num_repeated[vid]})" for vid in num_repeated if vid in kept
         ],
     }
@@ -112,11 +112,12 @@ def read_mapping(path: Path) -> dict[str, tuple[str, float]]:
 
 
 def read_captions(root: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, int]]:
-    """Captions of each clip, without repeats; the split of each clip; and how many repeats each clip had.
+    """Captions of each clip, in training without repeats; the split of each clip; and how many each clip lost.
 
     Captions are compared in lower case, without punctuation, single-spaced.
     """
-    captions: dict[str, dict[str, str]] = defaultdict(dict)
+    captions: dict[str, list[str]] = defaultdict(list)
+    seen: dict[str, set[str]] = defaultdict(set)
     split_of: dict[str, str] = {}
     num_repeated: dict[str, int] = defaultdict(int)
     for split in ("train", "val", "test"):
@@ -128,10 +129,14 @@ def read_captions(root: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str
             if split_of.setdefault(vid, split) != split:
                 raise InputError(f"{path}:{number}: {vid} is also in {split_of[vid]}")
             plain = " ".join(caption.lower().translate(_NO_PUNCTUATION).split())
-            num_repeated[vid] += plain in captions[vid]
-            captions[vid].setdefault(plain, " ".join(caption.split()))
-    repeated = {vid: number for vid, number in num_repeated.items() if number}
-    return {vid: tuple(found.values()) for vid, found in captions.items()}, split_of, repeated
+            # References are scored as they are published: how often a caption was given weighs in CIDEr.
+            repeated = split == "train" and plain in seen[vid]
+            num_repeated[vid] += repeated
+            seen[vid].add(plain)
+            if not repeated:
+                captions[vid].append(" ".join(caption.split()))
+    told = {vid: number for vid, number in num_repeated.items() if number}
+    return {vid: tuple(found) for vid, found in captions.items()}, split_of, told
 
 
 def _shared_with_test(

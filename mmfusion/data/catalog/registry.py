@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 # name -> (module with `prepare(root, out, config)`, its settings class, what it is)
 READERS = {
+    "audiocaps": ("mmfusion.data.catalog.audiocaps", "AudiocapsConfig", "AudioCaps captions of AudioSet clips"),
     "avmnist": ("mmfusion.data.catalog.avmnist", "AvmnistConfig", "spoken digits in noise with degraded MNIST images"),
+    "clotho": ("mmfusion.data.catalog.clotho", "ClothoConfig", "Clotho captions of Freesound recordings"),
     "drone": ("mmfusion.data.catalog.drone", "DroneConfig", "class-matched videos and sounds of things that fly"),
     "mmmo": ("mmfusion.data.catalog.mmmo", "MmmoConfig", "ICT-MMMO sentiment, features of sound and face"),
     "mosi": ("mmfusion.data.catalog.mosi", "MosiConfig", "CMU-MOSI sentiment, features of sound, face and words"),
+    "msrvtt": ("mmfusion.data.catalog.msrvtt", "MsrvttConfig", "MSR-VTT captions of video clips"),
     "msvd": ("mmfusion.data.catalog.msvd", "MsvdConfig", "MSVD captions with features and silent clips"),
     "synthetic": ("mmfusion.data.catalog.made", "SyntheticConfig", "the set that the project makes itself (no --root)"),
 }

@@ -1,0 +1,108 @@
+"""Run folders of baselines: predictions, metrics and provenance as a trained and evaluated run leaves them.
+
+There are no weights, 0 parameters and 0 s of training; provenance.json holds what the baseline is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmfusion.config import load
+from mmfusion.data.clips import ClipCache
+from mmfusion.data.inputs import FeaturesInput
+from mmfusion.data.manifest import Manifest, read_manifest
+from mmfusion.evaluate import read_rows, score_captions, truth, write_rows
+from mmfusion.heads.caption import CaptionConfig
+from mmfusion.report.baselines import NUM_NEIGHBOURS, constant_caption, human, nearest_neighbour_consensus
+from mmfusion.report.comparison import Baseline
+from mmfusion.training.provenance import commit, hardware, versions
+from mmfusion.training.run import Run, RunConfig
+from mmfusion.types import Clip, InputError
+
+
+def baseline_done(config: RunConfig, baseline: Baseline, split: str) -> bool:
+    """True when the folder holds this baseline's figures on the manifest as it lies there now."""
+    run = Run(config.folder, config)
+    if not all((run.folder / name).exists() for name in ("config.yaml", "provenance.json", f"metrics.{split}.json")):
+        return False
+    facts = run.read_json("provenance.json")
+    if facts.get("baseline") != dataclasses.asdict(baseline) or load(RunConfig, run.folder / "config.yaml") != config:
+        return False
+    return facts["manifest"] == read_manifest(config.data.manifest).file_hash()
+
+
+def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
+    """Writes predictions.<split>.jsonl, provenance.json and metrics.<split>.json of a split whose cache is built.
+
+    Every caption head says the same. InputError when the folder holds a trained run, when the training clips (for a
+    human row: a clip of the split) have no captions to choose from, and when a nearest row has no feature input.
+    """
+    run = Run.create(config)
+    if run.weights.exists() or any(run.folder.glob("checkpoint-*")):
+        raise InputError(f"{run.folder}: holds a trained run; give the row another name or delete the folder")
+    manifest = read_manifest(config.data.manifest)
+    cache = ClipCache(manifest, config.data)
+    training, clips = (cache.usable(manifest.split(name)) for name in (config.data.train_split, split))
+    heads = [name for name, head in config.model.heads.items() if isinstance(head, CaptionConfig)]
+    said, references = _say(baseline, cache, training, clips, config.seed)
+    rows = [
+        {"id": clip.id, **dict.fromkeys(heads, said[clip.id])}
+        | {"truth": {**truth(clip), "captions": list(references[clip.id])}}
+        for clip in clips
+    ]
+    path = run.folder / f"predictions.{split}.jsonl"
+    write_rows(rows, path)
+    run.write_json("provenance.json", _provenance(config, baseline, manifest))
+    seen = {caption for clip in training for caption in clip.captions}
+    facts = {"split": split, "num_clips": len(clips), "clips": manifest.fingerprint(clips)}
+    scores = score_captions(read_rows(path), run, seen)
+    run.write_json(f"metrics.{split}.json", {**facts, "manifest": manifest.file_hash(), **scores})
+    return run
+
+
+def _say(baseline: Baseline, cache: ClipCache, training: Sequence[Clip], clips: Sequence[Clip], seed: int
+         ) -> tuple[dict[str, str], Mapping[str, Sequence[str]]]:  # fmt: skip
+    """What is said of each clip, and the references that it is scored against."""
+    known, references = ({clip.id: clip.captions for clip in part} for part in (training, clips))
+    if baseline.kind == "human":
+        return human(references, seed)
+    if baseline.kind == "constant":
+        return constant_caption(references, known, baseline.says), references
+    here, there = mean_features(cache, clips), mean_features(cache, training)
+    return nearest_neighbour_consensus(here, there, known, baseline.neighbours or NUM_NEIGHBOURS), references
+
+
+def mean_features(cache: ClipCache, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+    """{clip: (F,)}: means over the real steps of every feature input, side by side; NaN for one that a clip lacks."""
+    inputs = [name for name, config in cache.inputs.items() if isinstance(config, FeaturesInput)]
+    if not inputs:
+        raise InputError(f"{cache.manifest.path}: a nearest row compares features, and data.inputs has none")
+    found = {}
+    for clip in clips:
+        raws = cache.load(clip)
+        found[clip.id] = np.concatenate([
+            raws[name].data[raws[name].mask].mean(axis=0, dtype=np.float64) if name in raws
+            else np.full(cache.layouts[name].shape, np.nan)
+            for name in inputs
+        ])  # fmt: skip
+    return found
+
+
+def _provenance(config: RunConfig, baseline: Baseline, manifest: Manifest) -> dict[str, object]:
+    return {
+        "commit": commit(),
+        "packages": versions(),
+        "python": platform.python_version(),
+        "manifest": manifest.file_hash(),
+        "splits": {name: manifest.fingerprint(manifest.split(name)) for name in manifest.splits},
+        "seed": config.seed,
+        "hardware": hardware(),
+        "baseline": dataclasses.asdict(baseline),
+        "num_parameters": 0,
+        "num_trained_parameters": 0,
+        "training_s": 0.0,
+    }
