@@ -14,7 +14,7 @@ from mmfusion.types import Stream, Targets
 
 # The shape of MSVD: about 20 steps a clip, captions of 3 to 20 words with a mean of 8, padded to the longest.
 CLIPS, CAPTIONS, STEPS, LONGEST, WIDTH, WORDS = 16, 8, 20, 20, 256, 3000
-SIZES = {"embedding": 256, "hidden": 256}
+EMBEDDING, HIDDEN = 256, 256
 
 
 class PlainS2vt(nn.Module):
@@ -52,8 +52,8 @@ def training_pair(half: bool) -> tuple[Callable[[], None], Callable[[], None]]:
     """One update of `CaptionHead` and one of `PlainS2vt`, on the same captions; `half`: ours under bfloat16."""
     stream, targets = _batch(CLIPS)
     assert targets.words is not None
-    ours = CaptionHead(CaptionConfig(**SIZES), WIDTH, WORDS)
-    plain = PlainS2vt(WIDTH, WORDS, **SIZES)
+    ours = CaptionHead(CaptionConfig(embedding=EMBEDDING, hidden=HIDDEN), WIDTH, WORDS)
+    plain = PlainS2vt(WIDTH, WORDS, EMBEDDING, HIDDEN)
     steps, words = stream.data.repeat_interleave(CAPTIONS, 0), targets.words.flatten(0, 1)
 
     def update() -> None:
@@ -72,7 +72,7 @@ def training_pair(half: bool) -> tuple[Callable[[], None], Callable[[], None]]:
 def search_pair() -> tuple[Callable[[], object], Callable[[], object]]:
     """Beam search over 32 clips at once, and over one after the other."""
     stream, _ = _batch(32)
-    head = CaptionHead(CaptionConfig(**SIZES), WIDTH, WORDS).eval()
+    head = CaptionHead(CaptionConfig(embedding=EMBEDDING, hidden=HIDDEN), WIDTH, WORDS).eval()
     how = BeamConfig(beam_size=5, max_words=16)
     rows = [Stream(stream.data[row : row + 1], stream.mask[row : row + 1], stream.rate) for row in range(32)]
     return lambda: beam(head, stream, how), lambda: [beam(head, row, how) for row in rows]

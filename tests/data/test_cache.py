@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,7 +194,8 @@ def crash(path: Path, *rest: object) -> Raw | None:
     return read_raw(path, *rest)  # type: ignore[arg-type]
 
 
-def begin_and_crash(stop: object) -> None:
+def begin_and_crash(stop: object, began: Any) -> None:
+    began.set()
     building.read_raw = crash
 
 
