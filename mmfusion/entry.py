@@ -16,6 +16,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
+def first_process() -> bool:
+    """True in the process that speaks for all of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Runs a tool's `main` and exits with its status; prints `error: <sentence>` on standard error for bad input.
 

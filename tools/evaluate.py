@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from mmfusion.entry import run_tool
+from mmfusion.entry import first_process, run_tool
 
 
 def main() -> int:
@@ -23,6 +23,8 @@ def main() -> int:
     run = Run.open(arguments.run)
     split = arguments.split or run.config.data.test_split
     metrics = evaluate(run, split, quiet=arguments.quiet)
+    if not first_process():
+        return 0
     if arguments.json:
         print(json.dumps(metrics, indent=1))
     else:

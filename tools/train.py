@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmfusion.entry import run_tool
+from mmfusion.entry import first_process, run_tool
 
 
 def main() -> int:
@@ -23,7 +23,8 @@ def main() -> int:
     from mmfusion.training.run import RunConfig
 
     run = train(load(RunConfig, arguments.config, arguments.overrides), quiet=arguments.quiet)
-    print(f"trained: {run.folder}")
+    if first_process():
+        print(f"trained: {run.folder}")
     return 0
 
 

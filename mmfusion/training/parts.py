@@ -51,9 +51,9 @@ def load_start(model: nn.Module, folder: str | None, run: Run) -> None:
     start = _finished_like(run, folder, "training.start_from")
     given = load_weights(start.weights)
     weights = dict(model.state_dict())
-    places = {_WRAPPED.sub("", name): name for name in weights if name not in given}
+    places = {_WRAPPED.sub("", name): name for name in weights if _WRAPPED.search(name)}
     for name, value in given.items():
-        place = name if name in weights else places.get(name, name)
+        place = places.get(name, name)
         if place not in weights or weights[place].shape != value.shape:
             raise InputError(f"{start.weights}: {name} has no place of its shape in {run.folder / 'config.yaml'}")
         weights[place] = value

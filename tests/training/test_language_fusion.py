@@ -1,0 +1,123 @@
+"""A language model in whole runs: every depth of it with every depth of the modalities, starts, and ensembles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import config_of, write_set
+
+from mmfusion.config import validate
+from mmfusion.ensemble import ensemble_done, evaluate_ensemble
+from mmfusion.evaluate import evaluate, in_float32, load_model, predict_clips, read_rows
+from mmfusion.training.checkpoint import load_weights
+from mmfusion.training.language import LmRunConfig, train_lm
+from mmfusion.training.loop import train
+from mmfusion.training.run import Run
+from mmfusion.training.setup import open_material
+from mmfusion.types import InputError
+
+SHORT = {"training__epochs": 1, "search": {"kind": "greedy", "max_words": 5}}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def language_model(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = {
+        "name": "lm", "runs": str(tmp_path_factory.mktemp("lm")), "heldout": 0.2,
+        "sources": {"tiny": {"kind": "manifest", "path": str(manifest)}}, "vocabulary": {"source": "tiny"},
+        "model": {"embedding": 8, "hidden": 12}, "training": {"epochs": 2, "batch_size": 4},
+    }  # fmt: skip
+    return train_lm(validate(LmRunConfig, tree, "lm"), quiet=True)
+
+
+def lm_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in weights.items() if ".model." in name and "heads.caption" in name}
+
+
+@pytest.mark.parametrize("fusion", [{"depth": "early"}, {"depth": "deep"}, {"depth": "late"}], ids=lambda f: f["depth"])
+@pytest.mark.parametrize(
+    "language",
+    [
+        {"depth": "early"},
+        {"depth": "deep"},
+        {"depth": "deep", "gate": True},
+        {"depth": "late"},
+        {"depth": "late", "rule": "loglinear", "weight": 0.3},
+    ],
+    ids=lambda block: "-".join(map(str, block.values())),
+)
+def test_every_depth_of_the_language_model_goes_with_every_depth_of_the_modalities(
+    manifest: Path, language_model: Path, tmp_path: Path, fusion: dict, language: dict
+) -> None:
+    block = {**language, "model": str(language_model)}
+    run = train(config_of(manifest, tmp_path, model__fusion=fusion, model__language=block, **SHORT), quiet=True)
+    material = open_material(run, in_float32(), quiet=True)
+    clips = material.clips("test")
+    rows, _ = predict_clips(load_model(run, material), material, clips, run, in_float32(), search=run.config.search)
+    assert len(rows) == len(clips) and all(isinstance(row["caption"], str) for row in rows)
+    kept = load_weights(language_model / "weights.safetensors")
+    inside = lm_weights(load_weights(run.weights))
+    assert bool(inside) == (language["depth"] != "early")
+    for name, value in inside.items():
+        assert torch.equal(value, kept[name.rpartition(".model.")[2]]), name
+
+
+@pytest.mark.parametrize("language", [{"depth": "late", "weight": 0.25}, {"depth": "deep", "freeze_captioner": True}])
+def test_a_language_model_comes_into_a_trained_run(
+    manifest: Path, language_model: Path, tmp_path: Path, language: dict
+) -> None:
+    first = train(config_of(manifest, tmp_path, name="first", **SHORT), quiet=True)
+    settings = {**SHORT, "training__start_from": str(first.folder), "training__epochs": 0}
+    block = {**language, "model": str(language_model)}
+    second = train(config_of(manifest, tmp_path, name="second", model__language=block, **settings), quiet=True)
+    before, after = load_weights(first.weights), load_weights(second.weights)
+    ordered = sorted(after, key=lambda name: ".captioner." in name)  # what was wrapped stands for its plain name
+    plain = {name.replace(".members.captioner", "").replace(".captioner", ""): after[name] for name in ordered}
+    for name, value in before.items():
+        assert torch.equal(plain[name], value), name
+
+
+def test_another_vocabulary_is_refused(manifest: Path, language_model: Path, tmp_path: Path) -> None:
+    block = {"depth": "deep", "model": str(language_model)}
+    config = config_of(manifest, tmp_path, model__language=block, vocabulary__min_count=9, **SHORT)
+    with pytest.raises(InputError, match="was trained on another vocabulary"):
+        train(config, quiet=True)
+
+
+def test_a_start_with_something_that_has_no_place_is_refused(manifest: Path, tmp_path: Path) -> None:
+    first = train(config_of(manifest, tmp_path, name="first", **SHORT), quiet=True)
+    settings = {**SHORT, "training__start_from": str(first.folder), "model__recurrent": None}
+    with pytest.raises(InputError, match="has no place of its shape"):
+        train(config_of(manifest, tmp_path, name="second", **settings), quiet=True)
+
+
+def test_an_ensemble_averages_its_members(manifest: Path, tmp_path: Path) -> None:
+    runs = [train(config_of(manifest, tmp_path, name=f"m{k}", seed=k, **SHORT), quiet=True) for k in (0, 1)]
+    config = config_of(manifest, tmp_path, name="both", **SHORT)
+    folders = [run.folder for run in runs]
+    assert not ensemble_done(config.folder, folders, "test")
+    both = evaluate_ensemble(folders, config, "test")
+    assert ensemble_done(config.folder, folders, "test") and not ensemble_done(config.folder, folders[:1], "test")
+    members = [(evaluate(run, "test", quiet=True), read_rows(run.folder / "predictions.test.jsonl"))[1] for run in runs]
+    for row, one, two in zip(read_rows(both.folder / "predictions.test.jsonl"), *members, strict=True):
+        for label, chance in row["labels"].items():
+            assert chance == pytest.approx(np.mean([one["labels"][label], two["labels"][label]]), abs=1e-6)
+    facts = Run.open(both.folder).read_json("provenance.json")
+    assert facts["members"] == [str(folder) for folder in folders]
+    assert facts["num_parameters"] == 2 * runs[0].read_json("provenance.json")["num_parameters"]
+
+
+def test_an_ensemble_of_one_is_that_one(manifest: Path, tmp_path: Path) -> None:
+    run = train(config_of(manifest, tmp_path, name="one", **SHORT), quiet=True)
+    evaluate(run, "test", quiet=True)
+    alone = evaluate_ensemble([run.folder], config_of(manifest, tmp_path, name="alone", **SHORT), "test")
+    rows = zip(*(read_rows(r.folder / "predictions.test.jsonl") for r in (run, alone)), strict=True)
+    for one, other in rows:
+        assert one["caption"] == other["caption"] and one["labels"] == pytest.approx(other["labels"], abs=1e-6)
