@@ -40,7 +40,7 @@ HARMLESS = (
 
 
 # What is computed from a run's weights, and so belongs to no other weights.
-RESULTS = ("metrics.*.json", "predictions.*.jsonl")
+RESULTS = ("metrics.*.json", "predictions.*.jsonl", "grounding.json", "grounding.*.json")
 
 
 @configclass

@@ -1,0 +1,234 @@
+"""Grounding with a run's own ears: captions checked by what its label head hears, tuned on validation, and measured.
+
+The sound tagger is a run's label head given the sound alone, everything else masked; a run that never saw sound alone
+in training (fusion without `data.modality_dropout`) hears better through another run, `tagger`, trained on sound.
+
+`tune` leaves `grounding.json` in the run's folder: `thresholds` {label: probability}, the re-ranking `weight`, the
+figure it was tuned by, and sha256 of the weights that all this holds for. `measure_grounding` leaves
+`grounding.<split>.json`:
+
+    verdicts.<captions>.<verdict>   precision, recall, and how many words truly have the verdict
+    rerank.<before|after>           caption figures; `contradicted`: share of labelled words that are so in truth
+
+True is the verdict that the same words get from the manifest's sources (`heard`) in the place of the tagger. Captions:
+`said` by the search, its `nbest`, the clip's own `references`, and `swapped`: the references of the next clip, most of
+which are false.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mmfusion.data.manifest import Manifest, read_manifest
+from mmfusion.data.raw import Raw
+from mmfusion.language.grounding import THRESHOLD, VERDICTS, Grounded, ground, tune_thresholds, word_tagger
+from mmfusion.language.ontology import Ontology, read_ontology
+from mmfusion.language.rerank import Candidate, agreement, pick, tune_weight
+from mmfusion.metrics.captions import CAPTION_METRICS, caption_metrics
+from mmfusion.predict import Predictor
+from mmfusion.training.run import Run
+from mmfusion.types import Clip, InputError
+
+TUNED = "grounding.json"
+
+
+class Grounder:
+    """A `Checker` of captions. InputError when no head can hear, or the ontology cannot be read."""
+
+    def __init__(self, run: Run, tagger: Run | None = None, ontology: str | Path | None = None) -> None:
+        self.ear = Predictor(tagger or run)
+        if self.ear.label_head is None or not self.ear.sounds:
+            what = "a label head" if self.ear.label_head is None else "an input of sound"
+            raise InputError(f"{self.ear.run.folder}: has not {what} to check captions by: give --tagger RUN")
+        self.ontology = Ontology(self.ear.facts.labels, read_ontology(ontology) if ontology else ())
+        self.word_tagger, how = word_tagger()
+        self.own = tagger is None
+        self.thresholds, self.weight, tuned = recall(run, self.ear.run)
+        self.tuned = bool(self.thresholds)
+        self.notes = [how, tuned]
+
+    def hear(self, predictor: Predictor, clip: Clip, inputs: Mapping[str, Raw]) -> dict[str, float] | None:
+        """{label: probability} from the clip's sound alone, None without sound."""
+        return self.ear.hear(inputs if self.own else self.ear.read(clip, self.ear.sounds)[0])
+
+    def check(self, caption: str, chances: Mapping[str, float] | None) -> list[Grounded]:
+        return ground(caption, chances, self.ontology, self.thresholds, self.word_tagger)
+
+    def check_by_truth(self, caption: str, heard: Collection[str]) -> list[Grounded]:
+        """The same words with the verdicts of a tagger that is always right."""
+        chances = {label: float(label in heard) for label in self.ear.facts.labels}
+        return ground(caption, chances, self.ontology, None, self.word_tagger)
+
+    def candidates(self, captions: Iterable[tuple[str, float]], chances: Mapping[str, float] | None) -> list[Candidate]:
+        return [Candidate(text, score, agreement(self.check(text, chances))) for text, score in captions]
+
+    def choose(self, captions: Sequence[tuple[str, float]], chances: Mapping[str, float] | None) -> str:
+        """The caption that re-ranking picks; the search's own where there is no sound."""
+        candidates = self.candidates(captions, chances)
+        return candidates[pick(candidates, self.weight)].caption
+
+
+def recall(run: Run, ear: Run) -> tuple[dict[str, float], float, str]:
+    """Thresholds and weight that were tuned for these very weights, else none and 0, and a sentence that says so."""
+    if not (run.folder / TUNED).exists():
+        return {}, 0.0, f"thresholds {THRESHOLD}, not tuned (tools/ground.py {run.folder})"
+    found = run.read_json(TUNED)
+    if (found.get("weights"), found.get("tagger")) != (_hash(run), _hash(ear)):
+        return {}, 0.0, f"thresholds {THRESHOLD}: {TUNED} was tuned for other weights (tools/ground.py {run.folder})"
+    return found["thresholds"], found["weight"], f"thresholds tuned on {found['split']}"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A clip, its n best captions with scores, and what the tagger hears (None without sound)."""
+
+    clip: Clip
+    captions: list[tuple[str, float]]
+    chances: dict[str, float] | None
+
+    @property
+    def heard(self) -> set[str]:
+        """The labels that can be heard in truth: of the sources, or, where none are known, of the clip."""
+        return {s.label for s in self.clip.sources if s.heard} if self.clip.sources else set(self.clip.labels or ())
+
+
+def measure_grounding(run: Run, split: str, tagger: Run | None = None, ontology: str | Path | None = None,
+                      figure: str = "cider", quiet: bool = True) -> dict[str, Any]:  # fmt: skip
+    """Tunes on the validation split, measures on `split`; see the file's head. InputError names what is missing."""
+    if figure not in CAPTION_METRICS:
+        raise InputError(f"--figure: {figure!r} is none of {', '.join(CAPTION_METRICS)}")
+    predictor, grounder = Predictor(run), Grounder(run, tagger, ontology)
+    if predictor.caption_head is None:
+        raise InputError(f"{run.folder}: has no caption head, so there is nothing to ground")
+    manifest = read_manifest(run.config.data.manifest)
+    validation = look(predictor, grounder, manifest, run.config.data.validation_split, quiet)
+    tune(run, grounder, validation, figure)
+    looked = look(predictor, grounder, manifest, split, quiet)
+    following = [*looked[1:], *looked[:1]]
+    told = {
+        "said": [[each.captions[0][0]] for each in looked],
+        "nbest": [[text for text, _ in each.captions] for each in looked],
+        "references": [list(each.clip.captions) for each in looked],
+        "swapped": [list(each.clip.captions) for each in following],
+    }
+    found = {
+        "split": split,
+        "num_clips": len(looked),
+        "num_without_sound": sum(each.chances is None for each in looked),
+        "notes": grounder.notes,
+        "tagger": str(grounder.ear.run.folder),
+        "tagging": _tagging(looked, grounder.thresholds),
+        "verdicts": {name: _verdicts(looked, captions, grounder) for name, captions in told.items()},
+        "rerank": _gain(looked, grounder, figure),
+    }
+    run.write_json(f"grounding.{split}.json", found)
+    return found
+
+
+@torch.inference_mode()
+def look(predictor: Predictor, grounder: Grounder, manifest: Manifest, split: str, quiet: bool = True) -> list[Looked]:
+    """Every captioned clip of a split of which something can be read."""
+    found = []
+    for clip in tqdm(manifest.split(split), desc=f"look at {split}", unit="clip", leave=False, disable=quiet):
+        here = replace(clip, media={key: str(manifest.locate(media)) for key, media in clip.media.items()})
+        inputs, _ = predictor.read(here)
+        if inputs and clip.captions:
+            batch = predictor.batch(inputs)
+            captions = predictor.captions(predictor.model.fusion(predictor.model.encode(batch)))
+            found.append(Looked(clip, captions, grounder.hear(predictor, here, inputs)))
+    if not found:
+        raise InputError(f"{manifest.path}: split {split!r} has no readable clip with captions")
+    return found
+
+
+def tune(run: Run, grounder: Grounder, looked: Sequence[Looked], figure: str) -> None:
+    """Thresholds, then the weight of re-ranking; both into the grounder and into the run's folder."""
+    with_sound = [each for each in looked if each.chances is not None]
+    grounder.thresholds = tune_thresholds([each.chances or {} for each in with_sound], [e.heard for e in with_sound])
+    candidates = [grounder.candidates(each.captions, each.chances) for each in looked]
+    grounder.weight, means = tune_weight(candidates, _values(looked, figure))
+    split = run.config.data.validation_split
+    grounder.notes[1] = f"thresholds tuned on {split}"
+    hashes = {"weights": _hash(run), "tagger": _hash(grounder.ear.run)}
+    tuned = {"thresholds": grounder.thresholds, "weight": grounder.weight, "split": split, "figure": figure}
+    run.write_json(TUNED, hashes | tuned | {"means": {str(weight): mean for weight, mean in means.items()}})
+
+
+def _values(looked: Sequence[Looked], figure: str) -> list[list[float]]:
+    """A figure of each candidate of each clip; CIDEr's word weights come from all references, so candidates compare."""
+    references = {each.clip.id: each.clip.captions for each in looked}
+    by_rank = []
+    for rank in range(max(len(each.captions) for each in looked)):
+        said = {each.clip.id: each.captions[min(rank, len(each.captions) - 1)][0] for each in looked}
+        by_rank.append(caption_metrics(references, said)["per_clip"])
+    return [[by_rank[rank][each.clip.id][figure] for rank in range(len(each.captions))] for each in looked]
+
+
+def _verdicts(looked: Sequence[Looked], captions: Sequence[Sequence[str]], grounder: Grounder) -> dict[str, Any]:
+    """Precision, recall and number of each verdict over all words that have a label."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for each, own in zip(looked, captions, strict=True):
+        for caption in own if each.chances is not None else ():
+            pairs = zip(
+                grounder.check(caption, each.chances), grounder.check_by_truth(caption, each.heard), strict=True
+            )
+            counts.update((said.verdict, true.verdict) for said, true in pairs if true.probability is not None)
+    return {verdict: _rates(counts, verdict) for verdict in VERDICTS}
+
+
+def _rates(counts: Counter[tuple[str, str]], verdict: str) -> dict[str, Any]:
+    right = counts[verdict, verdict]
+    said = sum(count for (own, _), count in counts.items() if own == verdict)
+    true = sum(count for (_, own), count in counts.items() if own == verdict)
+    return {"precision": right / said if said else None, "recall": right / true if true else None, "words": true}
+
+
+def _tagging(looked: Sequence[Looked], thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """How well the sound tagger itself hears, all labels together: what the verdicts can be at best."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for each in looked:
+        for label, chance in (each.chances or {}).items():
+            counts[str(chance >= thresholds.get(label, THRESHOLD)), str(label in each.heard)] += 1
+    return _rates(counts, "True")
+
+
+def _gain(looked: Sequence[Looked], grounder: Grounder, figure: str) -> dict[str, Any]:
+    """Caption figures and contradicted words of the search's own choice and of the re-ranked one."""
+    references = {each.clip.id: each.clip.captions for each in looked}
+    before = {each.clip.id: each.captions[0][0] for each in looked}
+    after = {each.clip.id: grounder.choose(each.captions, each.chances) for each in looked}
+    found: dict[str, Any] = {"weight": grounder.weight, "tuned_by": figure}
+    for name, said in (("before", before), ("after", after)):
+        words = [
+            w for e in looked for w in grounder.check_by_truth(said[e.clip.id], e.heard) if w.probability is not None
+        ]
+        scores = caption_metrics(references, said)
+        share = sum(word.verdict == "contradicted" for word in words) / len(words) if words else None
+        found[name] = {**{key: scores[key] for key in CAPTION_METRICS}, "contradicted": share}
+    return found | {"num_changed": sum(before[clip] != after[clip] for clip in before)}
+
+
+def as_table(found: Mapping[str, Any]) -> str:
+    """The measurement for a person to read."""
+    lines = [f"{'captions':12}{'verdict':14}{'precision':>10}{'recall':>10}{'words':>8}"]
+    rows = [(name, verdict, rates) for name, own in found["verdicts"].items() for verdict, rates in own.items()]
+    for name, verdict, rates in [*rows, ("(tagger)", "heard", found["tagging"])]:
+        shown = [f"{rates[key]:10.3f}" if rates[key] is not None else f"{'-':>10}" for key in ("precision", "recall")]
+        lines.append(f"{name:12}{verdict:14}{''.join(shown)}{rates['words']:8d}")
+    gain = found["rerank"]
+    lines += ["", f"{'re-ranking':16}{'before':>10}{'after':>10}   weight {gain['weight']:g}, by {gain['tuned_by']}"]
+    lines += [f"{key:16}{gain['before'][key] or 0:10.4f}{gain['after'][key] or 0:10.4f}" for key in gain["before"]]
+    counted = f"{gain['num_changed']} of {found['num_clips']} captions changed"
+    return "\n".join([*lines, f"{counted}, {found['num_without_sound']} clips without sound", *found["notes"]])
+
+
+def _hash(run: Run) -> str:
+    return hashlib.sha256(run.weights.read_bytes()).hexdigest()
