@@ -144,7 +144,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(line: bytes, where: str) -> Clip:
     try:
-        tree = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+        tree = json.loads(line.decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a line of JSON: {error}") from error
     if not isinstance(tree, dict):
@@ -160,7 +160,8 @@ def _parse(line: bytes, where: str) -> Clip:
     return clip
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A hook for `json.loads`: ValueError for an object in which a key stands twice."""
     tree = dict(pairs)
     if len(tree) < len(pairs):
         names = [name for name, _ in pairs]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from mmfusion.language.lm import num_rows
-from mmfusion.language.vocab import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
+from mmfusion.language.vocab import BOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from mmfusion.types import InputError
 
 # Instead of log 0, as in search.py.
@@ -57,13 +57,7 @@ class TokenVocabulary(Vocabulary):
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The sentence up to the first <eos>, its tokens put together to words."""
-        said: list[str] = []
-        for number in numbers:
-            if number == EOS:
-                break
-            if number not in (PAD, BOS):
-                said.append(SPECIALS[UNK] if number == UNK else self.words[number])
-        return self.tokenizer.convert_tokens_to_string(said).strip()
+        return self.tokenizer.convert_tokens_to_string(self.words_of(numbers)).strip()
 
 
 class CausalModel(nn.Module):

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from mmfusion.types import InputError
@@ -70,13 +71,12 @@ class Vocabulary:
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The sentence up to the first <eos>, without <pad> and <bos>."""
-        said: list[str] = []
-        for number in numbers:
-            if number == EOS:
-                break
-            if number not in (PAD, BOS):
-                said.append(self.words[number])
-        return " ".join(said)
+        return " ".join(self.words_of(numbers))
+
+    def words_of(self, numbers: Iterable[int]) -> list[str]:
+        """Its words, one by one."""
+        said = takewhile(lambda number: number != EOS, numbers)
+        return [self.words[number] for number in said if number not in (PAD, BOS)]
 
     @cached_property
     def hash(self) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion.data.catalog.prepared import Prepared, media_path, write_set
+from mmfusion.data.manifest import unique_keys
 from mmfusion.types import Clip, InputError
 
 SOUND = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac")
@@ -111,16 +112,8 @@ def read_table(path: Path, columns: Collection[str]) -> list[dict[str, str]]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, in which no key may stand twice. Raises InputError."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        tree = dict(pairs)
-        if len(tree) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise InputError(f"{path}: {next(key for key in keys if keys.count(key) > 1)} is given twice")
-        return tree
-
     try:
-        tree = json.loads(read_text(path), object_pairs_hook=unique)
+        tree = json.loads(read_text(path), object_pairs_hook=unique_keys)
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(tree, dict) or not tree:
