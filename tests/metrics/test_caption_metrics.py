@@ -214,7 +214,7 @@ def test_broken_predictions_are_told(tmp_path: Path, rows, message: str) -> None
         ([], {"a": ["x"]}, "c.json: must be a JSON object"),
         ({"a": "x"}, {}, "r.json: must be a JSON object"),
         ('{"a": "x", "a": "y"}', {"a": ["x"]}, "c.json: a is given twice"),
-        ({"a": "x"}, '{"a": ["x"], "a": ["y"]}', "r.json: a is given twice"),
+        ({"a": "x"}, '{"a": ["x"], "a": ["y"]}', "r.json: not valid JSON: key 'a' stands twice"),
         ({"a": ["x"]}, {"a": ["x"]}, "c.json: clip a: must be one caption"),
         ({"a": "x"}, {"a": "x"}, "r.json: clip a: must be a list"),
         ({"a": "x"}, {"a": []}, "r.json: clip a: must be a list"),
