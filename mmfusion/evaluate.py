@@ -28,6 +28,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from mmfusion.data.manifest import Manifest
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import SearchConfig, search
@@ -66,24 +67,31 @@ def in_float32() -> Accelerator:
 
 def score_split(model: Any, material: Material, run: Run, split: str, accelerator: Accelerator, quiet: bool
                 ) -> dict[str, Any]:  # fmt: skip
-    """Predicts and scores a split with a model that is ready; returns the metrics and leaves both files.
-
-    When the captions cannot be scored (no Java, say) the label figures are kept before the InputError.
-    """
+    """Predicts and scores a split with a model that is ready; as `keep_scores`."""
     clips = material.clips(split)
     rows, _ = predict_clips(model, material, clips, run, accelerator, search=run.config.search, quiet=quiet)
     if not accelerator.is_main_process:
         return {}
+    return keep_scores(rows, run, split, clips, material.manifest, material.facts.labels)
+
+
+def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip], manifest: Manifest,
+                labels: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
+    """Writes a split's predictions, scores what was written, and leaves the figures beside it; returns them.
+
+    When the captions cannot be scored (no Java, say) the label figures are kept before the InputError.
+    """
     path = run.folder / f"predictions.{split}.jsonl"
     write_rows(rows, path)
     train = run.config.data.train_split
-    seen = {caption for clip in material.manifest.clips if clip.split == train for caption in clip.captions}
+    seen = {caption for clip in manifest.clips if clip.split == train for caption in clip.captions}
+    rows = read_rows(path)
     metrics = {
         "split": split,
         "num_clips": len(clips),
-        "clips": material.manifest.fingerprint(clips),
-        "manifest": material.manifest.file_hash(),
-        **score_labels(rows := read_rows(path), run, material.facts.labels),
+        "clips": manifest.fingerprint(clips),
+        "manifest": manifest.file_hash(),
+        **score_labels(rows, run, labels),
     }
     try:
         metrics |= score_captions(rows, run, seen or None)

@@ -20,6 +20,7 @@ from mmfusion.fusion.late import LateConfig, Mix, MixConfig
 from mmfusion.fusion.weights import FixedWeights, TunedWeights
 from mmfusion.heads.caption import CaptionConfig, CaptionHead
 from mmfusion.heads.labels import LabelHead, LabelsConfig
+from mmfusion.language.causal import load_causal
 from mmfusion.language.fused import (
     DeepLanguage,
     DeepLanguageConfig,
@@ -32,6 +33,7 @@ from mmfusion.language.fused import (
 )
 from mmfusion.language.lm import LanguageModel, load_language_model
 from mmfusion.language.vectors import VectorsConfig
+from mmfusion.language.vocab import Vocabulary
 from mmfusion.types import Batch, Facts, Head, InputError, Output, Stepper, Stream, Targets
 
 HeadConfig = Annotated[LabelsConfig | CaptionConfig, Field(discriminator="kind")]
@@ -183,7 +185,10 @@ def _with_member(head: Mix, config: LanguageConfig | None, facts: Facts) -> Mix:
         weights: FixedWeights | TunedWeights = TunedWeights()
     else:
         weights = FixedWeights(values={"captioner": 1 - config.weight, "language": config.weight})
-    member = LanguageMember(_language_model(config, facts))
+    if config.source == "transformers":
+        member = LanguageMember(load_causal(config.model, Vocabulary(facts.words)))
+    else:
+        member = LanguageMember(_language_model(config, facts))
     return Mix({"captioner": head, "language": member}, MixConfig(rule=config.rule, weights=weights))
 
 

@@ -63,6 +63,8 @@ class TokenVocabulary(Vocabulary):
 class CausalModel(nn.Module):
     """A frozen transformers network that predicts the words of `vocabulary`, each of them a token of `tokenizer`.
 
+    Takes the place of a `LanguageModel` in late fusion.
+
     Raises InputError when a word is no token, or the tokenizer marks no end of text.
     """
 
@@ -85,6 +87,15 @@ class CausalModel(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """words (N, L) int64, padding behind a sentence -> log p (N, L, V) float32 of the word after each of them."""
         return self._log_probs(self.network(input_ids=self.ids[words], use_cache=False).logits)
+
+    @property
+    def num_words(self) -> int:
+        """V."""
+        return len(self.ids)
+
+    def logits_at(self, words: Tensor, real: Tensor) -> Tensor:
+        """The same where `real` (N, L) bool is true, (R, V)."""
+        return self(words)[real]
 
     def start(self, given: Any) -> dict[str, Any]:
         """The state before <bos>: nothing read. `given` is what `LanguageModel.start` takes."""

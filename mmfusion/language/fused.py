@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from mmfusion.config import configclass
+from mmfusion.language.causal import CausalModel
 from mmfusion.language.lm import LanguageModel
 from mmfusion.language.vectors import VectorsConfig, read_vectors
 from mmfusion.language.vocab import Vocabulary
@@ -59,7 +60,10 @@ class LateLanguageConfig:
 
     depth: Literal["late"] = "late"
     model: str
-    """Run folder of the language model."""
+    """Run folder of the language model, or what `source` asks for."""
+    source: Literal["run", "transformers"] = "run"
+    """transformers: `model` is a causal language model of that library, a folder or a name on its hub, and the head
+    says the tokens of its tokenizer (vocabulary.tokenizer)."""
     rule: Literal["linear", "loglinear"] = "linear"
     """linear: weighted mean of probabilities, as in the paper; loglinear: weighted product."""
     weight: Annotated[float, Field(ge=0, le=1)] | Literal["tuned"] = "tuned"
@@ -108,9 +112,9 @@ def begin_as(decoder: Any, model: LanguageModel) -> None:
 class Frozen(nn.Module):
     """Holds a language model whose weights never move and whose dropout never acts."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel | CausalModel) -> None:
         super().__init__()
-        self.model = model.requires_grad_(False).eval()
+        self.model: Any = model.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Frozen:
         super().train(mode)
@@ -127,10 +131,11 @@ class LanguageMember(Frozen):
         """Logits (R, V), rows as of a caption head."""
         fed = targets.fed_words()
         if fed is None:
-            return Output(self.model.output.weight.new_zeros(0, self.model.output.out_features), "categorical")
+            like = next(self.model.parameters())
+            return Output(like.new_zeros(0, self.model.num_words), "categorical")
         words, real, _ = fed
         with torch.no_grad():
-            return Output(self.model.output(self.model.states(words)[real]), "categorical")
+            return Output(self.model.logits_at(words, real), "categorical")
 
     def loss(self, output: Output, targets: Targets) -> Tensor:
         return output.logits.new_zeros((), dtype=torch.float32)
@@ -151,8 +156,7 @@ class DeepLanguage(Frozen):
         self.loss_weight = captioner.loss_weight
         if config.freeze_captioner:
             captioner.requires_grad_(False)
-        num_words = model.output.out_features
-        self.join = nn.Linear(model.hidden_size, num_words, bias=False)
+        self.join = nn.Linear(model.hidden_size, model.num_words, bias=False)
         self.gate = nn.Linear(model.hidden_size, 1) if config.gate else None
 
     def forward(self, stream: Stream, targets: Targets) -> Output:

@@ -83,9 +83,18 @@ class LanguageModel(nn.Module):
         """Width of a state."""
         return self.config.hidden
 
+    @property
+    def num_words(self) -> int:
+        """V."""
+        return self.output.out_features
+
     def forward(self, words: Tensor) -> Tensor:
         """words (N, L) int64 -> logits (N, L, V) of the word after each of them."""
         return self.output(self.dropout(self.states(words)))
+
+    def logits_at(self, words: Tensor, real: Tensor) -> Tensor:
+        """The same where `real` (N, L) bool is true, (R, V): the softmax is not taken over padding."""
+        return self.output(self.dropout(self.states(words)[real]))
 
     def states(self, words: Tensor) -> Tensor:
         """words (N, L) int64 -> states (N, L, hidden) float32; state t has read words[:, : t + 1] from a zero state."""

@@ -15,7 +15,7 @@ from mmfusion.config import load
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import FeaturesInput
 from mmfusion.data.manifest import Manifest, read_manifest
-from mmfusion.evaluate import read_rows, score_captions, truth, write_rows
+from mmfusion.evaluate import keep_scores, truth
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.report.baselines import NUM_NEIGHBOURS, constant_caption, human, nearest_neighbour_consensus
 from mmfusion.report.comparison import Baseline
@@ -54,13 +54,8 @@ def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
         | {"truth": {**truth(clip), "captions": list(references[clip.id])}}
         for clip in clips
     ]
-    path = run.folder / f"predictions.{split}.jsonl"
-    write_rows(rows, path)
     run.write_json("provenance.json", _provenance(config, baseline, manifest))
-    seen = {caption for clip in training for caption in clip.captions}
-    facts = {"split": split, "num_clips": len(clips), "clips": manifest.fingerprint(clips)}
-    scores = score_captions(read_rows(path), run, seen)
-    run.write_json(f"metrics.{split}.json", {**facts, "manifest": manifest.file_hash(), **scores})
+    keep_scores(rows, run, split, clips, manifest)
     return run
 
 

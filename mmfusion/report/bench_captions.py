@@ -12,15 +12,18 @@ from mmfusion.heads.caption import CaptionConfig, CaptionHead
 from mmfusion.language.search import BeamConfig, beam
 from mmfusion.types import Stream, Targets
 
-# The shape of MSVD: about 20 steps a clip, captions of 3 to 20 words with a mean of 8, padded to the longest.
-CLIPS, CAPTIONS, STEPS, LONGEST, WIDTH, WORDS = 16, 8, 20, 20, 256, 3000
+# The shape of MSVD as S2VT reads it, every tenth frame: clips of 2 to 25 s with a median of 8 s, captions of 3 to 17
+# words (its 99th percentile) with a mean of 7.3; both are padded to the longest.
+CLIPS, CAPTIONS, RATE, LONGEST, WIDTH, WORDS = 16, 8, 3.0, 17, 256, 3000
+SHORTEST_S, MEDIAN_S, SPREAD, LONGEST_S = 2.0, 8.0, 0.5, 25.0
 EMBEDDING, HIDDEN = 256, 256
 
 
 class PlainS2vt(nn.Module):
     """S2VT as the paper draws it: every caption reads its clip anew, one step and then one word at a time.
 
-    The softmax is taken at every position up to the longest caption of the batch; padding is left out of the loss.
+    It reads the zeros behind a short clip too, as the paper does. The softmax is taken at every position up to the
+    longest caption of the batch; padding is left out of the loss.
     """
 
     def __init__(self, width: int, num_words: int, embedding: int, hidden: int) -> None:
@@ -80,8 +83,12 @@ def search_pair() -> tuple[Callable[[], object], Callable[[], object]]:
 
 def _batch(num: int) -> tuple[Stream, Targets]:
     generator = torch.Generator().manual_seed(0)
-    stream = Stream(torch.randn(num, STEPS, WIDTH, generator=generator), torch.ones(num, STEPS, dtype=torch.bool), 2.0)
-    lengths = torch.poisson(torch.full((num, CAPTIONS), 5.0), generator=generator).long().clamp(max=LONGEST - 3) + 3
+    seconds = MEDIAN_S * (SPREAD * torch.randn(num, generator=generator)).exp()
+    steps = (RATE * seconds.clamp(SHORTEST_S, LONGEST_S)).long()
+    real = torch.arange(int(steps.max())) < steps[:, None]
+    data = torch.randn(*real.shape, WIDTH, generator=generator) * real[..., None]
+    stream = Stream(data, real, RATE)
+    lengths = torch.poisson(torch.full((num, CAPTIONS), 4.3), generator=generator).long().clamp(max=LONGEST - 3) + 3
     lengths[0, 0] = LONGEST
     places = torch.arange(LONGEST + 2)
     words = torch.randint(4, WORDS, (num, CAPTIONS, LONGEST + 2), generator=generator)

@@ -17,6 +17,8 @@ from mmfusion.metrics.resampled import LABEL_STATISTICS
 from mmfusion.training.run import RunConfig
 from mmfusion.types import InputError
 
+SOURCES = ("parts", "start", "ensemble", "rerank", "baseline")
+"""what a row can be built from, by its field in RowConfig"""
 HUMAN_TITLE = "one reference against the others"
 HUMAN_NOTE = (
     f"*{HUMAN_TITLE}*: one reference caption of each clip, drawn by seed, is scored as if a system had said it; its "
@@ -53,6 +55,10 @@ class RowConfig:
     """row whose trained weights this row starts from, fold by fold and seed by seed; a language model may come in"""
     ensemble: tuple[str, ...] = ()
     """rows whose runs of the same fold and seed speak together; nothing is trained"""
+    rerank: str | None = None
+    """row whose n best captions are ranked anew by what a tagger hears (report/reranked.py); nothing is trained"""
+    tagger: str | None = None
+    """row whose label head hears for a `rerank` row; null takes the re-ranked row's own, given the sound alone"""
     baseline: Literal["constant", "nearest", "human"] | None = None
     """what says the captions instead of a trained model: one sentence for all clips, the consensus of the nearest
     training clips by the configuration's feature inputs, or one reference of each clip (report/baselines.py)"""
@@ -109,11 +115,26 @@ class ComparisonConfig:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What makes the captions of a row that trains nothing; fields as in RowConfig."""
+    """What makes the captions of a row that has no model; fields as in RowConfig."""
 
     kind: Literal["constant", "nearest", "human"]
     says: str | None = None
     neighbours: int | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Run folders that are evaluated together."""
+
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """The run folder whose n best captions are ranked anew, and the one that hears."""
+
+    folder: Path
+    tagger: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +146,8 @@ class Job:
     seed: int
     config: RunConfig
     needs: tuple[Path, ...]
-    baseline: Baseline | None = None
-    """instead of a training"""
-    ensemble: tuple[Path, ...] = ()
-    """run folders that are evaluated together, instead of a training"""
+    instead: Baseline | Ensemble | Reranked | None = None
+    """what gives the predictions where nothing is trained"""
 
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:
@@ -143,22 +162,28 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
         for key, given, kind in (("says", row.says, "constant"), ("neighbours", row.neighbours, "nearest")):
             if given is not None and row.baseline != kind:
                 raise InputError(f"{path}: rows.{name}.{key}: only a row with baseline: {kind} has it")
+        if row.tagger is not None and row.rerank is None:
+            raise InputError(f"{path}: rows.{name}.tagger: only a row with rerank has it")
+        if row.rerank and (row.config or row.set):
+            raise InputError(f"{path}: rows.{name}: has the settings of the row that it ranks, and none of its own")
     return _with_human_note(comparison)
 
 
 def _check_sources(name: str, row: RowConfig, known: Mapping[str, RowConfig], path: str | Path) -> None:
     """A row is built from at most one thing, and from rows that are trained on their own."""
-    given = [key for key in ("parts", "start", "ensemble", "baseline") if getattr(row, key)]
+    given = [key for key in SOURCES if getattr(row, key)]
     if len(given) > 1:
         raise InputError(f"{path}: rows.{name}: {given[0]} and {given[1]} exclude one another")
     named = [(f"parts.{stream}", part) for stream, part in row.parts.items()]
     named += [("start", row.start)] if row.start else []
     for field, other in named:
-        if other not in known or any(getattr(known[other], key) for key in ("parts", "start", "ensemble", "baseline")):
+        if other not in known or any(getattr(known[other], key) for key in SOURCES):
             raise InputError(f"{path}: rows.{name}.{field}: {other!r} is not a row that trains on its own")
-    for other in row.ensemble:
-        if other not in known or known[other].ensemble or known[other].baseline:
-            raise InputError(f"{path}: rows.{name}.ensemble: {other!r} is not a row with a model of its own")
+    models = [("ensemble", other) for other in row.ensemble]
+    models += [(key, other) for key in ("rerank", "tagger") if (other := getattr(row, key))]
+    for field, other in models:
+        if other not in known or any(getattr(known[other], key) for key in ("ensemble", "baseline", "rerank")):
+            raise InputError(f"{path}: rows.{name}.{field}: {other!r} is not a row with a model of its own")
 
 
 def _with_human_note(comparison: ComparisonConfig) -> ComparisonConfig:
@@ -192,7 +217,7 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
             config = job.config.model.heads.get(head)
             if config is None:
                 raise InputError(f"{where}: row {job.row} has no head {head!r}")
-            if job.baseline and isinstance(config, LabelsConfig):
+            if isinstance(job.instead, Baseline) and isinstance(config, LabelsConfig):
                 raise InputError(f"{where}: row {job.row} says captions only and has no {figure.name}")
             tested = LABEL_STATISTICS if isinstance(config, LabelsConfig) else CAPTION_METRICS
             if figure.significance and metric not in tested:
@@ -202,14 +227,21 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
 def _job(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> Job:
     chosen = comparison.rows[row]
     config = _run_config(comparison, path, row, fold, seed)
-    needed = [*chosen.parts.values(), *([chosen.start] if chosen.start else []), *chosen.ensemble]
+    needed = [*chosen.parts.values(), *chosen.ensemble]
+    needed += [other for other in (chosen.start, chosen.rerank, chosen.tagger) if other]
     needs = tuple(_run_config(comparison, path, other, fold, seed).folder for other in needed)
-    baseline = Baseline(chosen.baseline, chosen.says, chosen.neighbours) if chosen.baseline else None
-    return Job(row, fold, seed, config, needs, baseline, needs if chosen.ensemble else ())
+    if chosen.baseline:
+        return Job(row, fold, seed, config, needs, Baseline(chosen.baseline, chosen.says, chosen.neighbours))
+    if chosen.ensemble:
+        return Job(row, fold, seed, config, needs, Ensemble(needs))
+    return Job(row, fold, seed, config, needs, Reranked(*needs) if chosen.rerank else None)
 
 
 def _run_config(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> RunConfig:
     chosen = comparison.rows[row]
+    if chosen.rerank:
+        trained = comparison.rows[chosen.rerank]
+        chosen = RowConfig(config=trained.config, set=trained.set)
     source = path.parent / (chosen.config or comparison.config)
     name = f"{comparison.name}-{row}" + (f"+{fold}" if fold else "")
     parts = {

@@ -21,7 +21,8 @@ from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.ensemble import ensemble_done
 from mmfusion.report.baseline_runs import baseline_done, make_baseline
-from mmfusion.report.comparison import Baseline, ComparisonConfig, Job
+from mmfusion.report.comparison import Baseline, ComparisonConfig, Ensemble, Job, Reranked
+from mmfusion.report.reranked import evaluate_reranked, reranked_done
 from mmfusion.training.language import LmRunConfig, train_lm
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import InputError
@@ -80,7 +81,7 @@ def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], s
             ready = [job for job in waiting if not unfinished & set(job.needs)]
             # No more than the workers can begin: what is only queued could not be called back on an interrupt.
             for job in ready[: workers - len(running)]:
-                running[pool.submit(_run, to_tree(job.config), split, job.baseline, job.ensemble)] = job
+                running[pool.submit(_run, to_tree(job.config), split, job.instead)] = job
                 waiting.remove(job)
             done: set[Future[None]] = wait(running, return_when=FIRST_COMPLETED).done
             for future in done:
@@ -93,11 +94,14 @@ def _drain(pool: ProcessPoolExecutor, missing: list[Job], jobs: Sequence[Job], s
 
 def _done(job: Job, split: str) -> bool:
     """True when the run's numbers are there. InputError when they were made with other settings than the job's."""
-    if job.baseline:
-        return baseline_done(job.config, job.baseline, split)
     run = Run(job.config.folder, job.config)
-    if job.ensemble:
-        return ensemble_done(run.folder, job.ensemble, split)
+    match job.instead:
+        case Baseline():
+            return baseline_done(job.config, job.instead, split)
+        case Ensemble(folders):
+            return ensemble_done(run.folder, folders, split)
+        case Reranked():
+            return reranked_done(run.folder, job.instead, split)
     if not (run.finished and (run.folder / f"metrics.{split}.json").exists()):
         return False
     Run.create(job.config)
@@ -127,15 +131,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(tree: dict[str, Any], split: str, baseline: Baseline | None, ensemble: tuple[Path, ...]) -> None:
+def _run(tree: dict[str, Any], split: str, instead: Baseline | Ensemble | Reranked | None) -> None:
     from mmfusion.ensemble import evaluate_ensemble
     from mmfusion.evaluate import evaluate
     from mmfusion.training.loop import train
 
     config = validate(RunConfig, tree, tree["name"])
-    if baseline:
-        make_baseline(config, baseline, split)
-    elif ensemble:
-        evaluate_ensemble(ensemble, config, split)
-    else:
-        evaluate(train(config, quiet=True), split, quiet=True)
+    match instead:
+        case Baseline():
+            make_baseline(config, instead, split)
+        case Ensemble(folders):
+            evaluate_ensemble(folders, config, split)
+        case Reranked():
+            evaluate_reranked(instead, config, split)
+        case None:
+            evaluate(train(config, quiet=True), split, quiet=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from mmfusion.fusion.build import FusionConfig
-from mmfusion.report.comparison import Job
+from mmfusion.report.comparison import Baseline, Job
 
 # By place in the union of fusion configurations; what fuses nothing is grey.
 HUES = ("#e08e0b", "#2f80c2", "#129a74", "#c0649b", "#b5541c")
@@ -45,7 +45,7 @@ def looks(jobs: Sequence[Job]) -> dict[str, Look]:
 
 
 def _family(job: Job) -> str:
-    if job.baseline:
+    if isinstance(job.instead, Baseline):
         return "baseline"
     model = job.config.model
     return "single modality" if len(model.encoders) == 1 else str(model.fusion.depth)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, save, to_tree
 from mmfusion.data.inputs import DataConfig
+from mmfusion.language.causal import TokenVocabulary, load_tokenizer
 from mmfusion.language.search import BeamConfig, SearchConfig
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.model import ModelConfig
@@ -51,6 +52,25 @@ class VocabularyConfig:
     """a word that occurs less often is <unk>"""
     max_words: int = Field(default=20, ge=1)
     """longer training captions are cut"""
+    tokenizer: str | None = None
+    """transformers tokenizer (folder or name on its hub) whose tokens are the words: those in the training captions"""
+
+    @model_validator(mode="after")
+    def _tokens_are_all_kept(self) -> Any:
+        if self.tokenizer is not None and self.min_count > 1:
+            raise ValueError("min_count is for words, and a tokenizer's tokens are all kept")
+        return self
+
+    def build(self, captions: Iterable[str]) -> Vocabulary:
+        """The vocabulary of these captions. InputError when the tokenizer cannot be had."""
+        if self.tokenizer is None:
+            return Vocabulary.build(captions, self.min_count)
+        return TokenVocabulary.of(load_tokenizer(self.tokenizer), captions)
+
+    def load(self, path: Path) -> Vocabulary:
+        """What a run of these settings saved."""
+        found = Vocabulary.load(path)
+        return found if self.tokenizer is None else TokenVocabulary(found.words, load_tokenizer(self.tokenizer))
 
 
 @configclass
@@ -113,6 +133,9 @@ class RunConfig:
                 raise ValueError(f"model.encoders.{name} reads the input {source!r}, and data.inputs has {known}")
         if self.training.patience is not None and self.training.select is None:
             raise ValueError("training.patience needs training.select, the figure that has to get better")
+        source = getattr(self.model.language, "source", "run")
+        if source == "transformers" and self.vocabulary.tokenizer is None:
+            raise ValueError("model.language.source: transformers needs vocabulary.tokenizer, the tokens to be said")
         return self
 
     @property
@@ -184,7 +207,7 @@ class Run:
 
     def vocabulary(self) -> Vocabulary | None:
         path = self.folder / "vocabulary.json"
-        return Vocabulary.load(path) if path.exists() else None
+        return self.config.vocabulary.load(path) if path.exists() else None
 
     def read_json(self, name: str) -> Any:
         path = self.folder / name

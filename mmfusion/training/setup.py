@@ -121,6 +121,6 @@ def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
     if not sentences:
         where = f"{manifest.path}: split {run.config.data.train_split!r}"
         raise InputError(f"{where} has no captions, and a caption head needs captions to learn from")
-    vocabulary = Vocabulary.build(sentences, run.config.vocabulary.min_count)
+    vocabulary = run.config.vocabulary.build(sentences)
     vocabulary.save(run.folder / "vocabulary.json")
     return vocabulary

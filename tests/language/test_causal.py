@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_gpt2 import END, write_gpt2
 from torch.nn.functional import log_softmax
 
 from mmfusion.language.causal import CausalModel, TokenVocabulary, load_causal, load_tokenizer, token_ids
@@ -12,27 +13,11 @@ from mmfusion.language.vocab import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
 from mmfusion.types import InputError, Stepper
 
 CAPTIONS = ("A red ball bounces.", "a blue ball bounces!", "the siren wails; it's loud", "a dog barks at the ball")
-END = "<|endoftext|>"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    # "<pad>" is an ordinary token of this tokenizer: it must not be taken for the vocabulary's.
-    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["<pad>", END], show_progress=False)
-    bpe.train_from_iterator([caption.lower() for caption in CAPTIONS], trainer)
-    path = tmp_path_factory.mktemp("gpt2")
-    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, bos_token=END).save_pretrained(path)
-    torch.manual_seed(0)
-    size = bpe.get_vocab_size() + 3  # networks are often padded to a round number of tokens
-    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    config = GPT2Config(vocab_size=size, **sizes, initializer_range=0.5, bos_token_id=1, eos_token_id=1)
-    GPT2LMHeadModel(config).save_pretrained(path)
-    return path
+    return write_gpt2(tmp_path_factory.mktemp("gpt2"), CAPTIONS)
 
 
 @pytest.fixture(scope="module")

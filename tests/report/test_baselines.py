@@ -152,8 +152,8 @@ def made(tmp_path: Path, meteor: Meteor, monkeypatch) -> tuple[ComparisonConfig,
     comparison, jobs = make_comparison(tmp_path)
     make_ready(comparison, jobs)
     for job in jobs:
-        assert job.baseline and not baseline_done(job.config, job.baseline, "test")
-        make_baseline(job.config, job.baseline, "test")
+        assert job.instead and not baseline_done(job.config, job.instead, "test")
+        make_baseline(job.config, job.instead, "test")
     return comparison, jobs
 
 
@@ -196,18 +196,18 @@ def test_a_human_rows_references_lack_what_is_said(made) -> None:
 def test_a_baseline_is_made_again_when_it_is_another_one(made, tmp_path: Path) -> None:
     _, jobs = made
     constant, nearest = jobs[:2]
-    assert baseline_done(constant.config, constant.baseline, "test")
-    assert not baseline_done(constant.config, constant.baseline, "val")
-    assert not baseline_done(constant.config, nearest.baseline, "test")
+    assert baseline_done(constant.config, constant.instead, "test")
+    assert not baseline_done(constant.config, constant.instead, "val")
+    assert not baseline_done(constant.config, nearest.instead, "test")
     rows = {
         **ROWS,
         "constant": {"baseline": "constant"},
         "nearest": {**ROWS["nearest"], "set": {"vocabulary.min_count": 2}},
     }
     _, changed = make_comparison(tmp_path, rows=rows)
-    assert [baseline_done(job.config, job.baseline, "test") for job in changed] == [False, False, True, True]
+    assert [baseline_done(job.config, job.instead, "test") for job in changed] == [False, False, True, True]
     (tmp_path / "manifest.jsonl").write_text((tmp_path / "manifest.jsonl").read_text() + "\n")
-    assert not baseline_done(constant.config, constant.baseline, "test")
+    assert not baseline_done(constant.config, constant.instead, "test")
 
 
 def test_a_trained_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_trained_run_is_not_overwritten(tmp_path: Path) -> None:
     run = Run.create(jobs[0].config)
     run.weights.touch()
     with pytest.raises(InputError, match="holds a trained run"):
-        make_baseline(jobs[0].config, jobs[0].baseline, "test")
+        make_baseline(jobs[0].config, jobs[0].instead, "test")
 
 
 def test_nearness_needs_features() -> None:
