@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from mmfusion.config import configclass
 from mmfusion.heads.caption_readers import (
@@ -118,7 +119,19 @@ class CaptionHead(nn.Module):
 
     def states_of(self, spoken: Spoken) -> Tensor:
         """The speaker's states (R, hidden) at the real words."""
-        return self._speak(spoken)[spoken.real]
+        num_words = spoken.words.shape[1]
+        flat = torch.arange(spoken.words.numel(), device=spoken.words.device).view_as(spoken.words)
+        # Words are laid out as the LSTM wants them from the start: nothing is ever as large as the padded batch.
+        order = pack_padded_sequence(flat, self._lengths(spoken), batch_first=True, enforce_sorted=False)
+        captions, places = order.data // num_words, order.data % num_words
+        state = tuple(part[spoken.clips].unsqueeze(0) for part in spoken.state["speaker"])
+        with in_float32(state[0]):
+            heard, _ = self.reader.say(spoken.state["reader"], num_words)
+            words = self.dropout(self.embedding(spoken.words.flatten()[order.data]))
+            inputs = torch.cat([heard[spoken.clips[captions], places], words], dim=-1)
+            states = self.speaker(order._replace(data=inputs), state)[0].data
+        back = order.data.argsort()
+        return states[back[spoken.real.flatten()[order.data[back]]]]
 
     def start(self, given: Stream) -> dict[str, Any]:
         """The state (B rows) after reading each clip up to its last real step, before the first word."""
@@ -131,8 +144,8 @@ class CaptionHead(nn.Module):
                 zeros = stream.data.new_zeros(len(stream.data), self.config.hidden)
                 spoken = (zeros, zeros)
             else:
-                silence = heard.new_zeros((*heard.shape[:2], self.config.embedding))
-                _, spoken = run_lstm(self.speaker, torch.cat([heard, silence], dim=-1), reading_ends(stream))
+                # No word is said yet: the word's features, which are the speaker's last, are zeros.
+                _, spoken = run_lstm(self.speaker, heard, reading_ends(stream))
         nothing = (given.lengths == 0)[:, None]
         return {
             name: tuple(part.masked_fill(nothing, 0) for part in parts)
@@ -152,18 +165,11 @@ class CaptionHead(nn.Module):
             spoken: LayerState = lstm_cell(self.speaker, inputs, state["speaker"])
         return spoken[0], {"reader": read, "speaker": spoken}
 
-    def _speak(self, spoken: Spoken) -> Tensor:
-        """States (N, L - 1, hidden) after each of the words that are fed.
-
-        What the reader does while speaking depends on no word, so it runs once a clip and not once a caption.
-        """
-        real = spoken.real
-        lengths = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(dim=1)
-        hidden, cell = (part[spoken.clips].unsqueeze(0) for part in spoken.state["speaker"])
-        with in_float32(hidden):
-            heard, _ = self.reader.say(spoken.state["reader"], spoken.words.shape[1])
-            inputs = torch.cat([heard[spoken.clips], self.dropout(self.embedding(spoken.words))], dim=-1)
-            return run_lstm(self.speaker, inputs, lengths.cpu(), (hidden, cell))[0]
+    @staticmethod
+    def _lengths(spoken: Spoken) -> Tensor:
+        """(N,) words that are fed of each caption, on the CPU."""
+        places = torch.arange(1, spoken.real.shape[1] + 1, device=spoken.real.device)
+        return (spoken.real * places).amax(dim=1).cpu()
 
     def _guessed_in_part(self, spoken: Spoken) -> Spoken:
         """Some previous words replaced by words drawn from the model's own teacher-forced prediction of them.
@@ -173,8 +179,9 @@ class CaptionHead(nn.Module):
         """
         words = spoken.words
         with torch.no_grad():
-            logits = self.output(self._speak(spoken)).float()
-            guesses = torch.distributions.Categorical(logits=logits).sample()
+            logits = self.output(self.states_of(spoken)).float()
+            guesses = torch.zeros_like(words)
+            guesses[spoken.real] = torch.distributions.Categorical(logits=logits).sample()
             chosen = torch.rand(words.shape, device=words.device) < self.config.scheduled_sampling
         guesses = torch.cat([words[:, :1], guesses[:, :-1]], dim=1)
         return replace(spoken, words=torch.where(chosen, guesses, words))

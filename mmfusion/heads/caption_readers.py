@@ -6,9 +6,13 @@ A reader's state is a tuple of (B, ...) tensors, zero for a clip without a real 
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from mmfusion.types import Stream
 
@@ -68,15 +72,38 @@ def run_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor, state: LayerState |
              ) -> tuple[Tensor, LayerState]:  # fmt: skip
     """Outputs (N, T, hidden) and the state (N, hidden) after `lengths` (N,) steps; nothing is computed on the padding.
 
-    `state` holds (1, N, hidden) tensors, as nn.LSTM takes them.
+    `state` holds (1, N, hidden) tensors, as nn.LSTM takes them. Inputs may be narrower than the LSTM's: the features
+    missing at their end are zeros.
     """
+    missing = lstm.input_size - inputs.shape[-1]
+    if missing and inputs.is_cuda:  # cuDNN wants all weights of a layer in one piece
+        inputs, missing = pad(inputs, (0, missing)), 0
+    run = partial(_run_narrow, lstm) if missing else lstm
     if int(lengths.min()) == inputs.shape[1]:
-        outputs, (hidden, cell) = lstm(inputs, state)
+        outputs, (hidden, cell) = run(inputs, state)
         return outputs, (hidden[0], cell[0])
     packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    outputs, (hidden, cell) = lstm(packed, state)
+    outputs, (hidden, cell) = run(packed, state)
     padded = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])[0]
     return padded, (hidden[0], cell[0])
+
+
+def _run_narrow(lstm: nn.LSTM, inputs: Tensor | PackedSequence, state: LayerState | None) -> tuple[Any, LayerState]:
+    """`lstm(inputs, state)` without the products with features that are zero, behind those that `inputs` has."""
+    data = inputs.data if isinstance(inputs, PackedSequence) else inputs
+    ingoing, *others = lstm.all_weights[0]
+    weights = [ingoing[:, : data.shape[-1]], *others]
+    rows = int(inputs.batch_sizes[0]) if isinstance(inputs, PackedSequence) else len(inputs)
+    zeros = data.new_zeros(1, rows, lstm.hidden_size)
+    first = (zeros, zeros) if state is None else state
+    how = (True, 1, 0.0, lstm.training, False)  # has biases, layers, dropout, training, bidirectional
+    if not isinstance(inputs, PackedSequence):
+        outputs, hidden, cell = torch.lstm(data, first, weights, *how, True)
+        return outputs, (hidden, cell)
+    order, back = inputs.sorted_indices, inputs.unsorted_indices
+    first = tuple(part[:, order] for part in first)
+    outputs, hidden, cell = torch.lstm(data, inputs.batch_sizes, first, weights, *how)
+    return PackedSequence(outputs, inputs.batch_sizes, order, back), (hidden[:, back], cell[:, back])
 
 
 def lstm_cell(lstm: nn.LSTM, inputs: Tensor, state: LayerState) -> LayerState:
