@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from torch import nn
 
 from mmfusion.data.inputs import FramesInput
+from mmfusion.language.vectors import read_vectors
 from mmfusion.training.checkpoint import Progress
 from mmfusion.training.optimise import num_parameters
 from mmfusion.training.run import Run
-from mmfusion.training.setup import Material
+from mmfusion.training.setup import Material, training_captions
 
 PACKAGES = ("mmfusion", "torch", "torchvision", "torchaudio", "av", "decord", "transformers", "accelerate", "numpy",
             "scikit-learn", "pycocoevalcap")  # fmt: skip
@@ -37,6 +39,7 @@ def provenance(run: Run, material: Material, model: nn.Module, progress: Progres
         "manifest": manifest.file_hash(),
         "splits": splits,
         "vocabulary": material.vocabulary.hash if material.vocabulary else None,
+        "vectors": coverage(run, material),
         "seed": run.config.seed,
         "hardware": hardware(),
         "media_backend": sorted(backends) or None,
@@ -47,6 +50,17 @@ def provenance(run: Run, material: Material, model: nn.Module, progress: Progres
         "training_s": round(progress.seconds, 3),
         "data_wait_share": round(progress.data_seconds / max(progress.seconds, 1e-9), 4),
     }
+
+
+def coverage(run: Run, material: Material) -> str | None:
+    """How many words, and running words of the training captions, have a vector; None without a file of vectors."""
+    chosen, vocabulary = run.config.model.vectors, material.vocabulary
+    if chosen is None or vocabulary is None:
+        return None
+    counts = Counter(
+        number for caption in training_captions(run, material.manifest) for number in vocabulary.encode(caption)[1:-1]
+    )
+    return read_vectors(chosen.path, vocabulary).coverage([counts[number] for number in range(len(vocabulary))])
 
 
 def commit() -> str | None:

@@ -110,6 +110,11 @@ def _check_labels(run: Run, manifest: Manifest) -> None:
                 )
 
 
+def training_captions(run: Run, manifest: Manifest) -> list[str]:
+    """Every caption of the split that the run trains on."""
+    return [caption for clip in manifest.split(run.config.data.train_split) for caption in clip.captions]
+
+
 def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
     if not any(isinstance(head, CaptionConfig) for head in run.config.model.heads.values()):
         return None
@@ -117,7 +122,7 @@ def _vocabulary(run: Run, manifest: Manifest) -> Vocabulary | None:
         return run.vocabulary()
     if run.weights.exists():
         raise InputError(f"{run.folder / 'vocabulary.json'}: missing, and another vocabulary would not fit the weights")
-    sentences = [caption for clip in manifest.split(run.config.data.train_split) for caption in clip.captions]
+    sentences = training_captions(run, manifest)
     if not sentences:
         where = f"{manifest.path}: split {run.config.data.train_split!r}"
         raise InputError(f"{where} has no captions, and a caption head needs captions to learn from")

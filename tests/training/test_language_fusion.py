@@ -69,6 +69,30 @@ def test_every_depth_of_the_language_model_goes_with_every_depth_of_the_modaliti
         assert torch.equal(value, kept[name.rpartition(".model.")[2]]), name
 
 
+@pytest.mark.parametrize("use", ["initial", "frozen"])
+def test_word_vectors_go_with_a_deep_language_model(
+    manifest: Path, language_model: Path, tmp_path: Path, use: str
+) -> None:
+    """As in the last rows of the paper's table; the run says how many words have a vector."""
+    (tmp_path / "glove.txt").write_text("drum 1 2 3 4 5 6 7 8\nzebra 8 7 6 5 4 3 2 1\n")
+    settings = {
+        "model__vectors": {"path": str(tmp_path / "glove.txt"), "use": use},
+        "model__language": {"depth": "deep", "model": str(language_model)},
+    }
+    run = train(config_of(manifest, tmp_path, **settings, **SHORT), quiet=True)
+    words = run.vocabulary()
+    assert words is not None
+    told = run.read_json("provenance.json")["vectors"]
+    assert f"1 of {len(words) - 4} " in told and "running words" in told
+    weight = next(
+        w
+        for name, w in load_weights(run.weights).items()
+        if name.endswith("embedding.weight") and ".model." not in name
+    )
+    row = weight[words.numbers["drum"]]
+    assert torch.equal(row, torch.arange(1.0, 9.0)) == (use == "frozen")
+
+
 @pytest.mark.parametrize("language", [{"depth": "late", "weight": 0.25}, {"depth": "deep", "freeze_captioner": True}])
 def test_a_language_model_comes_into_a_trained_run(
     manifest: Path, language_model: Path, tmp_path: Path, language: dict
