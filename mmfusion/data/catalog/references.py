@@ -5,7 +5,7 @@
     .csv    AudioCaps (youtube_id, start_time, caption) or Clotho (file_name, caption_1 .. caption_5), by its columns
     .txt    MSVD's lines `<clip><TAB><caption>`
 
-The last three keep every caption as it stands, repeats included; a manifest of MSVD holds each once.
+The last three keep every caption as it stands, repeats included; a manifest of MSVD holds each training caption once.
 """
 
 from __future__ import annotations
