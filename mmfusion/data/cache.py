@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmfusion.data.building import build_shards
@@ -61,6 +61,8 @@ class CacheReport:
     flaws: tuple[Failure, ...]
     unusable: tuple[str, ...]
     num_damaged: int = 0
+    wanted: Sequence[Wanted] = field(default=(), repr=False, compare=False)
+    """what the manifest asks for, for a `ClipCache` that need not list it again"""
 
     def by_reason(self) -> dict[str, int]:
         """Failures counted by their reason, without the file's name, the most frequent first."""
@@ -130,6 +132,7 @@ def _report(wanted: Sequence[Wanted], index: Mapping[str, Entry], read: set[str]
         flaws=tuple(flaws),
         unusable=tuple(clip_id for clip_id, is_usable in usable.items() if not is_usable),
         num_damaged=num_damaged,
+        wanted=wanted,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from mmfusion.data.manifest import Manifest
 from mmfusion.data.raw import Layout, Raw
 from mmfusion.data.reading import layout
 from mmfusion.data.shards import Stored, read_index, read_stored
-from mmfusion.data.wanted import list_wanted
+from mmfusion.data.wanted import Wanted, list_wanted
 from mmfusion.types import Clip, InputError
 
 
@@ -28,14 +28,15 @@ class ClipCache:
     """The decoded inputs of the clips of one manifest, as `build_cache` left them: a `ClipReader`.
 
     It holds places, not data, so it is cheap to hand to other processes. Raises InputError when the cache was not
-    built for these clips and settings, and when the feature files of an input differ in width or rate.
+    built for these clips and settings, and when the feature files of an input differ in width or rate. `wanted` is what
+    `build_cache` reported for the same manifest and settings; without it the files are looked at anew.
     """
 
-    def __init__(self, manifest: Manifest, config: DataConfig) -> None:
+    def __init__(self, manifest: Manifest, config: DataConfig, wanted: Sequence[Wanted] = ()) -> None:
         self.manifest, self.root = manifest, Path(config.cache)
         self.inputs: dict[str, InputConfig] = dict(config.inputs)
         self.in_memory = config.in_memory
-        self._places: Mapping[str, Mapping[str, Place]] = _find(manifest, config, self.root)
+        self._places: Mapping[str, Mapping[str, Place]] = _find(manifest, config, self.root, wanted)
         self._layouts = {name: self._layout(name) for name in self.inputs}
         if self.in_memory:
             memory.make_room(place for own in self._places.values() for place in own.values())
@@ -87,8 +88,9 @@ class ClipCache:
         return layout(config, first.shape[1], first.rate)
 
 
-def _find(manifest: Manifest, config: DataConfig, root: Path) -> dict[str, dict[str, Place]]:
-    wanted = list_wanted(manifest, config, progress=False)
+def _find(manifest: Manifest, config: DataConfig, root: Path, wanted: Sequence[Wanted]
+          ) -> dict[str, dict[str, Place]]:  # fmt: skip
+    wanted = wanted or list_wanted(manifest, config, progress=False)
     index, _ = read_index(root / "shards")
     num_missing = sum(want.key is not None and want.key not in index for want in wanted)
     if num_missing:

@@ -94,7 +94,7 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
             run.write_json("labels.json", list(manifest.label_names()))
     if accelerator.is_main_process and not quiet:
         print("\n".join(report.lines()))
-    cache = ClipCache(manifest, config.data)
+    cache = ClipCache(manifest, config.data, report.wanted)
     words = vocabulary.words if vocabulary else ()
     return Material(manifest, cache, gather_facts(cache, run.labels(), words), vocabulary)
 
