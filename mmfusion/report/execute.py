@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mmfusion.config import load, to_tree, validate
 from mmfusion.data.cache import build_cache
-from mmfusion.data.catalog.registry import prepare_set, settings
+from mmfusion.data.catalog.registry import check_prepared, prepare_set, settings
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.ensemble import ensemble_done
 from mmfusion.report.baseline_runs import baseline_done, make_baseline
@@ -31,10 +31,12 @@ from mmfusion.types import InputError
 def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job], language_models: Sequence[Path] = ()) -> None:
     """Prepares the data sets that are not there yet, trains the language models and decodes all clips once."""
     for wanted in comparison.prepare:
-        if not any(Path(wanted.out).rglob("manifest.jsonl")):
+        out, config = Path(wanted.out), settings(wanted.name, wanted.options)
+        if any(out.rglob("manifest.jsonl")):
+            check_prepared(wanted.name, out, config)
+        else:
             root = Path(wanted.root) if wanted.root else None
-            config = settings(wanted.name, wanted.options)
-            print(prepare_set(wanted.name, root, Path(wanted.out), config, os.cpu_count() or 1).summary())
+            print(prepare_set(wanted.name, root, out, config, os.cpu_count() or 1).summary())
     for path in language_models:
         train_lm(load(LmRunConfig, path))
     seen = []

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mmfusion.data.catalog.registry import READERS, prepare_set, settings
+from mmfusion.data.catalog.registry import READERS, check_prepared, prepare_set, settings
 from mmfusion.types import InputError
 
 
@@ -50,3 +50,18 @@ def test_the_tool_prints_what_it_made(shared_data, tmp_path, root):
     done = subprocess.run([*command, "rate=4"], cwd=root, capture_output=True, text=True, check=True)
     assert "340 clips (train 220, val 40, test 80)" in done.stdout
     assert "136 clips with steps that have no audio features (masked): train-000, " in done.stdout
+
+
+def test_a_set_that_was_made_otherwise_is_not_taken(tmp_path) -> None:
+    """A comparison that finds a prepared folder must not train on what other settings made."""
+    few = ["train_clips=2", "val_clips=1", "test_clips=1", "duration_s=1.5", "size_px=48"]
+    check_prepared("synthetic", tmp_path, settings("synthetic", few))  # a folder that does not say how it was made
+    prepare_set("synthetic", None, tmp_path, settings("synthetic", few))
+    check_prepared("synthetic", tmp_path, settings("synthetic", few))
+    with pytest.raises(InputError, match="size_px was 48 and is 64 now"):
+        check_prepared("synthetic", tmp_path, settings("synthetic", [*few[:-1], "size_px=64"]))
+    with pytest.raises(InputError, match="name was 'synthetic' and is 'msvd' now"):
+        check_prepared("msvd", tmp_path, settings("msvd", ()))
+    (tmp_path / "prepared.json").write_text("[]")
+    with pytest.raises(InputError, match="does not say how the set was made"):
+        check_prepared("synthetic", tmp_path, settings("synthetic", few))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -64,3 +65,22 @@ def prepare_set(name: str, root: Path | None, out: Path, config: Any, workers: i
     prepared = module.prepare(root, out, config, **extra)
     prepared.save(out / "prepared.json", name, config)
     return prepared
+
+
+def check_prepared(name: str, out: Path, config: Any) -> None:
+    """InputError when `out` holds another set, or was made with other settings; a folder that does not say is taken."""
+    from mmfusion.config import to_tree
+
+    path = out / "prepared.json"
+    if not path.exists():
+        return
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        before = {"name": made["name"], **made["settings"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: does not say how the set was made: {error}") from error
+    asked = json.loads(json.dumps({"name": name, **to_tree(config)}))
+    for key, value in asked.items():
+        if before.get(key, value) != value:
+            change = f"{key} was {before[key]!r} and is {value!r} now"
+            raise InputError(f"{out}: was made with other settings ({change}); delete the folder or name another one")
