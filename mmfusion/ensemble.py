@@ -16,7 +16,7 @@ from mmfusion.config import save, to_tree, validate
 from mmfusion.evaluate import in_float32, load_model, score_split
 from mmfusion.fusion.mix import mix
 from mmfusion.model import FusionModel
-from mmfusion.training.provenance import commit, hardware, versions
+from mmfusion.training.provenance import built_from, commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import Material, open_material
 from mmfusion.types import Batch, InputError, Output, Stepper, Stream, Targets
@@ -90,14 +90,11 @@ def evaluate_ensemble(folders: Sequence[str | Path], config: RunConfig, split: s
 
 
 def ensemble_done(folder: Path, folders: Sequence[str | Path], split: str) -> bool:
-    """True when the folder holds figures of these runs together that are younger than the runs themselves."""
-    own = folder / f"metrics.{split}.json"
-    if not own.exists() or not (folder / "provenance.json").exists():
+    """True when the folder holds figures of these runs together, with the weights that they have now."""
+    if not (folder / "config.yaml").exists() or not (folder / "provenance.json").exists():
         return False
-    facts = Run.open(folder).read_json("provenance.json")
-    weights = [Path(member) / "weights.safetensors" for member in folders]
-    fresh = all(path.exists() and path.stat().st_mtime <= own.stat().st_mtime for path in weights)
-    return fresh and facts.get("members") == [str(member) for member in folders]
+    run, now = Run.open(folder), built_from(map(Path, folders))
+    return run.scored(split) and run.read_json("provenance.json").get("built_from") == now
 
 
 def _check_alike(runs: Sequence[Run]) -> None:
@@ -120,9 +117,9 @@ def _provenance(runs: Sequence[Run], material: Material, config: RunConfig) -> d
         "hardware": hardware(),
         "manifest": material.manifest.file_hash(),
         "seed": config.seed,
-        "members": [str(run.folder) for run in runs],
+        "built_from": built_from(run.folder for run in runs),
         "num_parameters": sum(fact["num_parameters"] for fact in facts),
-        "training_s": sum(fact["training_s"] for fact in facts),
+        "training_s": 0.0,
     }
 
 

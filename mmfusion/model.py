@@ -30,6 +30,7 @@ from mmfusion.language.fused import (
     LateLanguageConfig,
     begin_as,
     embed,
+    train_only_joins,
 )
 from mmfusion.language.lm import LanguageModel, load_language_model
 from mmfusion.language.vectors import VectorsConfig
@@ -148,7 +149,14 @@ def build_model(config: ModelConfig, facts: Facts) -> FusionModel:
     for name, head in config.heads.items():
         members = {stream: _head(head, width, facts, config) for stream, width in fusion.widths.items()}
         heads[name] = _with_member(Mix(members, rule), config.language, facts)
-    return FusionModel(encoders, inputs, fusion, heads, {name: head.loss_weight for name, head in config.heads.items()})
+    model = FusionModel(
+        encoders, inputs, fusion, heads, {name: head.loss_weight for name, head in config.heads.items()}
+    )
+    if isinstance(config.language, DeepLanguageConfig) and config.language.freeze_captioner:
+        for step in steps.values():
+            step.freeze()
+        train_only_joins(model)
+    return model
 
 
 def _stacked(steps: nn.Module, recurrent: Callable[[int], nn.Module] | None) -> nn.Module:

@@ -45,8 +45,12 @@ class Checker(Protocol):
     notes: list[str]
     """how it was done, for the reader of the verdicts"""
 
-    def hear(self, predictor: Predictor, clip: Clip, inputs: Mapping[str, Raw]) -> dict[str, float] | None:
-        """{label: probability} from the sound of a clip, of which `predictor` has read `inputs`; None without sound."""
+    def hear(self, clip: Clip, inputs: Mapping[str, Raw], path: Path | None = None
+             ) -> tuple[dict[str, float] | None, list[str]]:  # fmt: skip
+        """{label: probability} from the sound of a clip, None without sound; and what of it could not be read.
+
+        `inputs` are what the predictor has read of the clip, `path` is its file where no manifest names one.
+        """
         ...
 
     def check(self, caption: str, chances: Mapping[str, float] | None) -> list[Grounded]: ...
@@ -136,12 +140,12 @@ class Predictor:
         """See `predict_files`. Raises InputError with one reason when nothing in the file can be used."""
         info = probe(path) if path is not None else None
         where = str(path if path is not None else next(iter(asked.features.values())))
-        media = self._media(path, asked.features)
+        media = self.media_of(path, asked.features)
         whole = Clip(where, media, "", "", 0.0, self.config.data.max_duration_s)
         parts, warnings, reason = [], [], f"{where}: holds no {' or '.join(self.config.data.inputs)} to predict from"
         num_empty = 0
         for clip in _cut(whole, info, asked):
-            part, flaws = self._part(clip, asked)
+            part, flaws = self._part(clip, asked, path)
             if part:
                 parts.append({"start_s": clip.start_s, "end_s": clip.end_s, **part})
             elif flaws and not parts:
@@ -158,7 +162,7 @@ class Predictor:
         found["media"] = {key: value for key, value in asdict(info).items() if key != "path"} if info else {}
         return found | ({"warnings": warnings} if warnings else {})
 
-    def _media(self, path: Path | None, features: Mapping[str, Path]) -> dict[str, str]:
+    def media_of(self, path: Path | None, features: Mapping[str, Path]) -> dict[str, str]:
         """What a manifest would say of the file: the one file for all media, and the feature files."""
         media = {} if path is None else {"audio": str(path), "video": str(path)}
         for name, way in self.config.data.inputs.items():
@@ -171,14 +175,14 @@ class Predictor:
                 media.pop(key, None)
         return media
 
-    def _part(self, clip: Clip, asked: Asked) -> tuple[dict[str, Any], list[str]]:
+    def _part(self, clip: Clip, asked: Asked, path: Path | None) -> tuple[dict[str, Any], list[str]]:
         """What is said of one window, {} when nothing in it can be read; and what could not be read."""
         inputs, flaws = self.read(clip)
         if not inputs:
             return {}, flaws
         batch = self.batch(inputs)
         checker, speaks = asked.checker, self.caption_head
-        chances = checker.hear(self, clip, inputs) if checker else None
+        chances, unheard = checker.hear(clip, inputs, path) if checker else (None, [])
         with torch.inference_mode():
             fused = self.model.fusion(self.model.encode(batch))
             outputs = self.model.decide(fused, batch.targets)
@@ -193,7 +197,7 @@ class Predictor:
         if checker and speaks:
             words = [asdict(word) for word in checker.check(found["caption"], chances)]
             found["grounding"] = {"words": words, "notes": [NO_SOUND] if chances is None else []}
-        return found, flaws
+        return found, [*flaws, *unheard]
 
     def read(self, clip: Clip, only: Sequence[str] | None = None) -> tuple[dict[str, Raw], list[str]]:
         """The inputs (or only some) that the clip has, and why others that it should have could not be read."""

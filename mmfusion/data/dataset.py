@@ -139,14 +139,14 @@ class ClipDataset(Dataset[Example]):
         return activity
 
     def _words(self, clip: Clip) -> list[list[int]] | None:
-        """At most `captions_per_clip` captions: drawn without repeats in training, the first ones otherwise."""
+        """All captions; in training `captions_per_clip` of them at most, drawn without repeats."""
         if self._encode is None:
             return None
         captions, limit = clip.captions, self.config.captions_per_clip
         if self.training and len(captions) > limit:
             drawn = generator(self.seed, self.epoch, clip.id, "captions").permutation(len(captions))[:limit]
             captions = [captions[number] for number in drawn]
-        return [self._encode(caption) for caption in captions[:limit]]
+        return [self._encode(caption) for caption in captions]
 
 
 def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = ()) -> Facts:

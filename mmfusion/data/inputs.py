@@ -74,7 +74,7 @@ class DataConfig:
     max_duration_s: float = Field(default=10.0, gt=0)
     """only this much from the start of each clip is read"""
     captions_per_clip: int = Field(default=5, ge=1)
-    """captions of one clip in a batch: drawn anew each epoch in training, the first ones otherwise"""
+    """captions of one clip in a training batch, drawn anew each epoch; a validation loss counts all of them"""
     train_split: str = "train"
     validation_split: str = "val"
     test_split: str = "test"

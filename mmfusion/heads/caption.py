@@ -6,6 +6,7 @@ section 3; the readers are in caption_readers.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -107,14 +108,19 @@ class CaptionHead(nn.Module):
             return stream.data.new_zeros((0, self.config.hidden), dtype=torch.float32)
         return self.states_of(spoken)
 
-    def listen(self, stream: Stream, targets: Targets) -> Spoken | None:
-        """Reads each clip once, for all of its captions, and lays out the words to feed; None without any word."""
+    def listen(self, stream: Stream, targets: Targets, logits_of: Callable[[Spoken], Tensor] | None = None
+               ) -> Spoken | None:  # fmt: skip
+        """Reads each clip once, for all of its captions, and lays out the words to feed; None without any word.
+
+        `logits_of` gives the logits (R, V) of what is spoken where this head's own softmax is not the whole model's;
+        scheduled sampling draws from them.
+        """
         fed = targets.fed_words()
         if fed is None:
             return None
         spoken = Spoken(*fed, self.start(stream))
         if self.training and self.config.scheduled_sampling > 0:
-            return self._guessed_in_part(spoken)
+            return self._guessed_in_part(spoken, logits_of or (lambda each: self.output(self.states_of(each))))
         return spoken
 
     def states_of(self, spoken: Spoken) -> Tensor:
@@ -171,7 +177,7 @@ class CaptionHead(nn.Module):
         places = torch.arange(1, spoken.real.shape[1] + 1, device=spoken.real.device)
         return (spoken.real * places).amax(dim=1).cpu()
 
-    def _guessed_in_part(self, spoken: Spoken) -> Spoken:
+    def _guessed_in_part(self, spoken: Spoken, logits_of: Callable[[Spoken], Tensor]) -> Spoken:
         """Some previous words replaced by words drawn from the model's own teacher-forced prediction of them.
 
         Scheduled sampling (Bengio et al., NeurIPS 2015) in one parallel pass instead of a loop over words: Duckworth,
@@ -179,9 +185,8 @@ class CaptionHead(nn.Module):
         """
         words = spoken.words
         with torch.no_grad():
-            logits = self.output(self.states_of(spoken)).float()
             guesses = torch.zeros_like(words)
-            guesses[spoken.real] = torch.distributions.Categorical(logits=logits).sample()
+            guesses[spoken.real] = torch.distributions.Categorical(logits=logits_of(spoken).float()).sample()
             chosen = torch.rand(words.shape, device=words.device) < self.config.scheduled_sampling
         guesses = torch.cat([words[:, :1], guesses[:, :-1]], dim=1)
         return replace(spoken, words=torch.where(chosen, guesses, words))

@@ -6,8 +6,9 @@ A mixture of two steppers needs one numbering of words. `TokenVocabulary` number
 Conventions:
 
 * <eos> is the tokenizer's end of text, and <bos> its beginning, or its end where it has none (GPT-2).
-* p is shared out among the vocabulary's tokens and <eos>: <pad>, <bos>, <unk> and the tokenizer's other tokens are
-  never said, and their log p is -1e4, not minus infinity, so that a weight of 0 in a log-linear mix is safe.
+* <unk> has the probability of all the network's tokens that are not in the vocabulary, so that a word that the decoder
+  does not know costs no more than it should when weights are tuned. <pad> and <bos> are never said; their log p is -30,
+  not minus infinity, so that a weight of 0 in a log-linear mix is safe.
 * The network is frozen and stays in evaluation mode: a mixture that is trained does not train it.
 """
 
@@ -22,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from mmfusion.language.lm import num_rows
-from mmfusion.language.vocab import BOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
+from mmfusion.language.vocab import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from mmfusion.types import InputError
 
-# Instead of log 0, as in search.py.
-_NEVER = -1e4
+# Instead of log 0.
+_NEVER = -30.0
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,11 @@ class CausalModel(nn.Module):
     """
 
     ids: Tensor
-    never: Tensor
 
     def __init__(self, network: nn.Module, tokenizer: Any, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.register_buffer("ids", torch.tensor(token_ids(tokenizer, vocabulary)), persistent=False)
-        never = torch.tensor([number in (PAD, BOS, UNK) for number in range(len(vocabulary))])
-        self.register_buffer("never", never, persistent=False)
 
     def train(self, mode: bool = True) -> CausalModel:
         """Leaves the network in evaluation mode."""
@@ -113,8 +111,13 @@ class CausalModel(nn.Module):
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         """Logits (..., tokens) of the tokenizer's numbers -> log p (..., V) of the vocabulary's."""
-        wanted = logits.float().index_select(-1, self.ids).masked_fill(self.never, float("-inf"))
-        return log_softmax(wanted, dim=-1).clamp(min=_NEVER)
+        every = log_softmax(logits.float(), dim=-1)
+        found = every.index_select(-1, self.ids)
+        said = torch.zeros(every.shape[-1], dtype=torch.bool, device=every.device)
+        said[self.ids[[EOS, *range(len(SPECIALS), len(self.ids))]]] = True
+        found[..., UNK] = every.masked_fill(said, float("-inf")).logsumexp(dim=-1)
+        found[..., [PAD, BOS]] = _NEVER
+        return found.clamp(min=_NEVER)
 
 
 def load_causal(model: str, vocabulary: Vocabulary) -> CausalModel:

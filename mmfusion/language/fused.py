@@ -8,8 +8,9 @@ Text" (EMNLP 2016), section 3. With the decoder's state h, the language model's 
     deep    p(w) = softmax(W h + U h_lm + b), the language model frozen; with the gate of Gulcehre et al. 2015,
             "On Using Monolingual Corpora in Neural Machine Translation" (section 4.2):
             p(w) = softmax(W h + U (g h_lm) + b), g = sigmoid(v h_lm + c)
-    late    p(w) = (1 - a) p_decoder(w) + a p_lm(w), or log-linear: p(w) ~ p_decoder(w)^(1 - a) p_lm(w)^a; nothing is
-            trained but a. The mixing is that of all late fusion: the language model is one more member of the mixture.
+    late    p(w) = (1 - a) p_decoder(w) + a p_lm(w), or log-linear: p(w) ~ p_decoder(w)^(1 - a) p_lm(w)^a; the decoder
+            learns on its own, and a is tuned. The mixing is that of all late fusion: the language model is one more
+            member of the mixture.
 
 What is fused is a caption decoder with the attributes of `heads.caption.CaptionHead`; nothing here imports it.
 """
@@ -51,7 +52,8 @@ class DeepLanguageConfig:
     gate: bool = False
     """Lets the model close its ear to the language model, word by word."""
     freeze_captioner: bool = False
-    """Only what joins the two is trained; start such a run from a trained one (training.start_from)."""
+    """Only what joins the two is trained, and nothing else of the whole model; start such a run from a trained one
+    (training.start_from)."""
 
 
 @configclass
@@ -154,19 +156,15 @@ class DeepLanguage(Frozen):
         super().__init__(model)
         self.captioner: Any = captioner
         self.loss_weight = captioner.loss_weight
-        if config.freeze_captioner:
-            captioner.requires_grad_(False)
         self.join = nn.Linear(model.hidden_size, model.num_words, bias=False)
         self.gate = nn.Linear(model.hidden_size, 1) if config.gate else None
 
     def forward(self, stream: Stream, targets: Targets) -> Output:
         """Logits (R, V), rows as of a caption head."""
-        spoken = self.captioner.listen(stream, targets)
+        spoken = self.captioner.listen(stream, targets, self._logits_of)
         if spoken is None:
             return self.captioner(stream, targets)
-        with torch.no_grad():
-            heard = self.model.states(spoken.words)[spoken.real]
-        return Output(self._logits(self.captioner.states_of(spoken), heard), "categorical")
+        return Output(self._logits_of(spoken), "categorical")
 
     def loss(self, output: Output, targets: Targets) -> Tensor:
         return self.captioner.loss(output, targets)
@@ -180,8 +178,23 @@ class DeepLanguage(Frozen):
         heard, language = self.model.advance(words, state["language"])
         return log_softmax(self._logits(hidden, heard).float(), dim=-1), {"captioner": spoken, "language": language}
 
+    def _logits_of(self, spoken: Any) -> Tensor:
+        with torch.no_grad():
+            heard = self.model.states(spoken.words)[spoken.real]
+        return self._logits(self.captioner.states_of(spoken), heard)
+
     def _logits(self, hidden: Tensor, heard: Tensor) -> Tensor:
         if self.gate is not None:
             heard = torch.sigmoid(self.gate(heard)) * heard
         drop = self.captioner.dropout
         return self.captioner.output(drop(hidden)) + self.join(drop(heard))
+
+
+def train_only_joins(model: nn.Module) -> None:
+    """Leaves nothing to train but what joins language models to decoders."""
+    model.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, DeepLanguage):
+            module.join.requires_grad_(True)
+            if module.gate is not None:
+                module.gate.requires_grad_(True)

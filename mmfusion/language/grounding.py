@@ -311,12 +311,12 @@ def _usual(verb: str, ontology: Ontology, by_name: bool = False) -> Meaning | No
 
 
 def _is_denied(words: Sequence[str], place: int, clause: _Clause) -> bool:
-    """ "without barking", "does not ring", "no sound": a negation at most two words before, and no noun between."""
+    """ "without barking", "does not ring", "no dog barks": a negation at most two words before, or before the noun."""
     for before in range(place - 1, max(place - 3, clause.start - 1), -1):
         if words[before] in lexicon.NEGATIONS or words[before].endswith("n't"):
             return True
         if any(noun.place == before for noun in clause.nouns):
-            return False
+            return before > clause.start and words[before - 1] == "no"
     return False
 
 

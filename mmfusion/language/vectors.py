@@ -70,11 +70,16 @@ class Vectors:
 
         No gradient reaches these rows, but an optimiser's weight decay moves them all the same.
         """
-        weight = embedding.weight
-        rows = self.known.nonzero()[:, 0].to(weight.device)
-        kept = weight.detach()[rows].clone()
-        weight.register_hook(lambda gradient: gradient.index_fill(0, rows, 0.0))
-        return lambda: weight.data.index_copy_(0, rows, kept)
+        rows = self.known.nonzero()[:, 0].to(embedding.weight.device)
+        # Buffers go with the embedding when it is moved to another device.
+        embedding.register_buffer("held_rows", rows, persistent=False)
+        embedding.register_buffer("held", embedding.weight.detach()[rows].clone(), persistent=False)
+        embedding.weight.register_hook(
+            lambda gradient: gradient.index_fill(0, embedding.get_buffer("held_rows").to(gradient.device), 0.0)
+        )
+        return lambda: embedding.weight.data.index_copy_(
+            0, embedding.get_buffer("held_rows"), embedding.get_buffer("held")
+        )
 
 
 def read_vectors(path: str | Path, vocabulary: Vocabulary) -> Vectors:

@@ -27,7 +27,7 @@ from mmfusion.types import Clip, InputError
 def baseline_done(config: RunConfig, baseline: Baseline, split: str) -> bool:
     """True when the folder holds this baseline's figures on the manifest as it lies there now."""
     run = Run(config.folder, config)
-    if not all((run.folder / name).exists() for name in ("config.yaml", "provenance.json", f"metrics.{split}.json")):
+    if not all((run.folder / name).exists() for name in ("config.yaml", "provenance.json")) or not run.scored(split):
         return False
     facts = run.read_json("provenance.json")
     if facts.get("baseline") != dataclasses.asdict(baseline) or load(RunConfig, run.folder / "config.yaml") != config:

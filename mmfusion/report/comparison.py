@@ -22,7 +22,7 @@ SOURCES = ("parts", "start", "ensemble", "rerank", "baseline")
 HUMAN_TITLE = "one reference against the others"
 HUMAN_NOTE = (
     f"*{HUMAN_TITLE}*: one reference caption of each clip, drawn by seed, is scored as if a system had said it; its "
-    "references lack that caption, while every other row is scored against all of them."
+    "references lack that one, while every other row is scored against all of them."
 )
 
 
@@ -62,6 +62,8 @@ class RowConfig:
     baseline: Literal["constant", "nearest", "human"] | None = None
     """what says the captions instead of a trained model: one sentence for all clips, the consensus of the nearest
     training clips by the configuration's feature inputs, or one reference of each clip (report/baselines.py)"""
+    needs_file: str | None = None
+    """file without which this row is left out, and the table says so"""
     says: str | None = None
     """the sentence of a constant row; null takes the consensus of the training captions"""
     neighbours: int | None = Field(default=None, ge=1)
@@ -152,7 +154,7 @@ class Job:
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:
     """The comparison in a YAML file. Raises InputError that names the file and the field."""
-    comparison = load(ComparisonConfig, path, overrides)
+    comparison = _without_absent(load(ComparisonConfig, path, overrides))
     known = comparison.rows
     for row in comparison.reference:
         if row not in known:
@@ -167,6 +169,18 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
         if row.rerank and (row.config or row.set):
             raise InputError(f"{path}: rows.{name}: has the settings of the row that it ranks, and none of its own")
     return _with_human_note(comparison)
+
+
+def _without_absent(comparison: ComparisonConfig) -> ComparisonConfig:
+    """Leaves out the rows whose file is not there, and says so in a note."""
+    absent = {
+        name: row for name, row in comparison.rows.items() if row.needs_file and not Path(row.needs_file).exists()
+    }
+    if not absent:
+        return comparison
+    rows = {name: row for name, row in comparison.rows.items() if name not in absent}
+    told = "; ".join(f"{row.title or name} (no file {Path(str(row.needs_file)).name})" for name, row in absent.items())
+    return replace(comparison, rows=rows, notes=(*comparison.notes, f"Left out: {told}."))
 
 
 def _check_sources(name: str, row: RowConfig, known: Mapping[str, RowConfig], path: str | Path) -> None:

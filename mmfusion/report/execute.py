@@ -24,6 +24,7 @@ from mmfusion.report.baseline_runs import baseline_done, make_baseline
 from mmfusion.report.comparison import Baseline, ComparisonConfig, Ensemble, Job, Reranked
 from mmfusion.report.reranked import evaluate_reranked, reranked_done
 from mmfusion.training.language import LmRunConfig, train_lm
+from mmfusion.training.provenance import check_sources, sources_of
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import InputError
 
@@ -104,14 +105,15 @@ def _done(job: Job, split: str) -> bool:
             return ensemble_done(run.folder, folders, split)
         case Reranked():
             return reranked_done(run.folder, job.instead, split)
-    if not (run.finished and (run.folder / f"metrics.{split}.json").exists()):
+    if not (run.finished and run.scored(split)):
         return False
     Run.create(job.config)
+    check_sources(run, sources_of(job.config))
     metrics = run.read_json(f"metrics.{split}.json")
     manifest = Path(job.config.data.manifest)
     if manifest.exists() and metrics.get("manifest", "") not in ("", Manifest(manifest, ()).file_hash()):
         raise InputError(f"{run.folder}: was scored with another {manifest}; delete the folder to train it anew")
-    return "unscored" not in metrics
+    return True
 
 
 def _start_worker(numbers: SimpleQueue[int], workers: int) -> None:

@@ -17,7 +17,6 @@ which are false.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,9 +54,15 @@ class Grounder:
         self.tuned = bool(self.thresholds)
         self.notes = [how, tuned]
 
-    def hear(self, predictor: Predictor, clip: Clip, inputs: Mapping[str, Raw]) -> dict[str, float] | None:
-        """{label: probability} from the clip's sound alone, None without sound."""
-        return self.ear.hear(inputs if self.own else self.ear.read(clip, self.ear.sounds)[0])
+    def hear(self, clip: Clip, inputs: Mapping[str, Raw], path: Path | None = None
+             ) -> tuple[dict[str, float] | None, list[str]]:  # fmt: skip
+        """{label: probability} from the clip's sound alone, None without sound; and what of it could not be read."""
+        if self.own:
+            return self.ear.hear(inputs), []
+        if path is not None:
+            clip = replace(clip, media=self.ear.media_of(path, {}))
+        heard, flaws = self.ear.read(clip, self.ear.sounds)
+        return self.ear.hear(heard), [f"tagger: {flaw}" for flaw in flaws]
 
     def check(self, caption: str, chances: Mapping[str, float] | None) -> list[Grounded]:
         return ground(caption, chances, self.ontology, self.thresholds, self.word_tagger)
@@ -81,7 +86,7 @@ def recall(run: Run, ear: Run) -> tuple[dict[str, float], float, str]:
     if not (run.folder / TUNED).exists():
         return {}, 0.0, f"thresholds {THRESHOLD}, not tuned (tools/ground.py {run.folder})"
     found = run.read_json(TUNED)
-    if (found.get("weights"), found.get("tagger")) != (_hash(run), _hash(ear)):
+    if (found.get("weights"), found.get("tagger")) != (run.weights_hash(), ear.weights_hash()):
         return {}, 0.0, f"thresholds {THRESHOLD}: {TUNED} was tuned for other weights (tools/ground.py {run.folder})"
     return found["thresholds"], found["weight"], f"thresholds tuned on {found['split']}"
 
@@ -143,23 +148,23 @@ def look(predictor: Predictor, grounder: Grounder, manifest: Manifest, split: st
         if inputs and clip.captions:
             batch = predictor.batch(inputs)
             captions = predictor.captions(predictor.model.fusion(predictor.model.encode(batch)))
-            found.append(Looked(clip, captions, grounder.hear(predictor, here, inputs)))
+            found.append(Looked(clip, captions, grounder.hear(here, inputs)[0]))
     if not found:
         raise InputError(f"{manifest.path}: split {split!r} has no readable clip with captions")
     return found
 
 
-def tune(run: Run, grounder: Grounder, looked: Sequence[Looked], figure: str) -> None:
-    """Thresholds, then the weight of re-ranking; both into the grounder and into the run's folder."""
+def tune(run: Run, grounder: Grounder, looked: Sequence[Looked], figure: str, into: Run | None = None) -> None:
+    """Thresholds, then the weight of re-ranking, into the grounder and into the folder of `into` (or of `run`)."""
     with_sound = [each for each in looked if each.chances is not None]
     grounder.thresholds = tune_thresholds([each.chances or {} for each in with_sound], [e.heard for e in with_sound])
     candidates = [grounder.candidates(each.captions, each.chances) for each in looked]
     grounder.weight, means = tune_weight(candidates, _values(looked, figure))
     split = run.config.data.validation_split
     grounder.notes[1] = f"thresholds tuned on {split}"
-    hashes = {"weights": _hash(run), "tagger": _hash(grounder.ear.run)}
+    hashes = {"weights": run.weights_hash(), "tagger": grounder.ear.run.weights_hash()}
     tuned = {"thresholds": grounder.thresholds, "weight": grounder.weight, "split": split, "figure": figure}
-    run.write_json(TUNED, hashes | tuned | {"means": {str(weight): mean for weight, mean in means.items()}})
+    (into or run).write_json(TUNED, hashes | tuned | {"means": {str(weight): mean for weight, mean in means.items()}})
 
 
 def _values(looked: Sequence[Looked], figure: str) -> list[list[float]]:
@@ -228,7 +233,3 @@ def as_table(found: Mapping[str, Any]) -> str:
     lines += [f"{key:16}{gain['before'][key] or 0:10.4f}{gain['after'][key] or 0:10.4f}" for key in gain["before"]]
     counted = f"{gain['num_changed']} of {found['num_clips']} captions changed"
     return "\n".join([*lines, f"{counted}, {found['num_without_sound']} clips without sound", *found["notes"]])
-
-
-def _hash(run: Run) -> str:
-    return hashlib.sha256(run.weights.read_bytes()).hexdigest()

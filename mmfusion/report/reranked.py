@@ -1,7 +1,7 @@
 """A trained run whose captions are ranked anew by what is heard, as a run folder of its own beside the trained one.
 
-The weight of re-ranking and the tagger's thresholds are tuned on validation (report/grounding.py); labels and
-parameters are those of the trained run, and the tagger's parameters are counted where it is another run.
+The weight of re-ranking and the tagger's thresholds are tuned on validation and lie in this folder (grounding.json, see
+report/grounding.py). Labels are the trained run's; the tagger's parameters are counted where it is another run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.evaluate import keep_scores, read_rows
 from mmfusion.predict import Predictor
 from mmfusion.report.comparison import Reranked
-from mmfusion.report.grounding import TUNED, Grounder, look, tune
-from mmfusion.training.provenance import commit, hardware, versions
+from mmfusion.report.grounding import Grounder, look, tune
+from mmfusion.training.provenance import built_from, commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import InputError
 
@@ -36,18 +36,18 @@ def evaluate_reranked(source: Reranked, config: RunConfig, split: str) -> Run:
     if speaks is None:
         raise InputError(f"{trained.folder}: has no caption head, so there is nothing to rank")
     manifest = read_manifest(trained.config.data.manifest)
-    tune(trained, grounder, look(predictor, grounder, manifest, trained.config.data.validation_split), FIGURE)
+    run = Run(config.folder, validate(RunConfig, _tree(trained, config), config.name))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    save(run.config, run.folder / "config.yaml")
+    looked = look(predictor, grounder, manifest, trained.config.data.validation_split)
+    tune(trained, grounder, looked, FIGURE, into=run)
     chosen = {
         each.clip.id: grounder.choose(each.captions, each.chances)
         for each in look(predictor, grounder, manifest, split)
     }
     rows = [{**row, speaks: chosen.get(row["id"], row[speaks])} for row in read_rows(told)]
-    run = Run(config.folder, validate(RunConfig, _tree(trained, config), config.name))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    save(run.config, run.folder / "config.yaml")
     run.write_json("labels.json", list(trained.labels()))
     run.write_json("provenance.json", _provenance(source, trained, tagger, manifest))
-    run.write_json(TUNED, trained.read_json(TUNED))
     ids = {row["id"] for row in rows}
     clips = [clip for clip in manifest.split(split) if clip.id in ids]
     keep_scores(rows, run, split, clips, manifest, trained.labels())
@@ -55,22 +55,21 @@ def evaluate_reranked(source: Reranked, config: RunConfig, split: str) -> Run:
 
 
 def reranked_done(folder: Path, source: Reranked, split: str) -> bool:
-    """True when the folder holds figures of this run and this tagger that are younger than both."""
-    own = folder / f"metrics.{split}.json"
-    if not own.exists() or not (folder / "provenance.json").exists():
+    """True when the folder holds figures of this run and this tagger, with the weights that they have now."""
+    if not (folder / "config.yaml").exists() or not (folder / "provenance.json").exists():
         return False
-    facts = Run.open(folder).read_json("provenance.json")
-    weights = [run / "weights.safetensors" for run in (source.folder, source.tagger or source.folder)]
-    fresh = all(path.exists() and path.stat().st_mtime <= own.stat().st_mtime for path in weights)
-    return fresh and facts.get("reranks") == _names(source)
+    run = Run.open(folder)
+    facts = run.read_json("provenance.json")
+    now = [str(one) for one in _folders(source)], built_from(_folders(source))
+    return run.scored(split) and (facts.get("reranks"), facts.get("built_from")) == now
 
 
 def _tree(trained: Run, config: RunConfig) -> dict[str, Any]:
     return to_tree(trained.config) | {"name": config.name, "seed": config.seed}
 
 
-def _names(source: Reranked) -> list[str]:
-    return [str(source.folder), str(source.tagger or source.folder)]
+def _folders(source: Reranked) -> tuple[Path, Path]:
+    return source.folder, source.tagger or source.folder
 
 
 def _provenance(source: Reranked, trained: Run, tagger: Run | None, manifest: Manifest) -> dict[str, Any]:
@@ -81,7 +80,8 @@ def _provenance(source: Reranked, trained: Run, tagger: Run | None, manifest: Ma
         "hardware": hardware(),
         "manifest": manifest.file_hash(),
         "seed": trained.config.seed,
-        "reranks": _names(source),
+        "reranks": [str(one) for one in _folders(source)],
+        "built_from": built_from(_folders(source)),
         "num_parameters": sum(fact["num_parameters"] for fact in facts),
-        "training_s": sum(fact["training_s"] for fact in facts),
+        "training_s": 0.0,
     }

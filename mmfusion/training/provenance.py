@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from mmfusion.data.inputs import FramesInput
 from mmfusion.language.vectors import read_vectors
 from mmfusion.training.checkpoint import Progress
 from mmfusion.training.optimise import num_parameters
-from mmfusion.training.run import Run
+from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import Material, training_captions
+from mmfusion.types import InputError
 
 PACKAGES = ("mmfusion", "torch", "torchvision", "torchaudio", "av", "decord", "transformers", "accelerate", "numpy",
             "scikit-learn", "pycocoevalcap")  # fmt: skip
@@ -40,6 +42,7 @@ def provenance(run: Run, material: Material, model: nn.Module, progress: Progres
         "splits": splits,
         "vocabulary": material.vocabulary.hash if material.vocabulary else None,
         "vectors": coverage(run, material),
+        "built_from": built_from(sources_of(run.config)),
         "seed": run.config.seed,
         "hardware": hardware(),
         "media_backend": sorted(backends) or None,
@@ -50,6 +53,27 @@ def provenance(run: Run, material: Material, model: nn.Module, progress: Progres
         "training_s": round(progress.seconds, 3),
         "data_wait_share": round(progress.data_seconds / max(progress.seconds, 1e-9), 4),
     }
+
+
+def sources_of(config: RunConfig) -> list[Path]:
+    """The run folders whose weights a run of this configuration begins with or holds, a language model's included."""
+    training, language = config.training, config.model.language
+    own = language.model if language is not None and getattr(language, "source", "run") == "run" else None
+    return [Path(folder) for folder in (*training.parts_from.values(), training.start_from, own) if folder]
+
+
+def built_from(folders: Iterable[Path]) -> dict[str, str]:
+    """Run folder -> sha256 of its weights; those that are not there any more are left out."""
+    return {str(folder): Run(folder, None).weights_hash()  # type: ignore[arg-type]
+            for folder in folders if (folder / "weights.safetensors").exists()}  # fmt: skip
+
+
+def check_sources(run: Run, folders: Iterable[Path]) -> None:
+    """InputError when one of these runs has other weights now than when `run` was built from it."""
+    before = run.read_json("provenance.json").get("built_from", {})
+    for folder, now in built_from(folders).items():
+        if before.get(folder, now) != now:
+            raise InputError(f"{run.folder}: was built from {folder}, which has other weights now; delete {run.folder}")
 
 
 def coverage(run: Run, material: Material) -> str | None:

@@ -13,6 +13,7 @@ runs/<name>/seed<k>/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -208,6 +209,15 @@ class Run:
     def vocabulary(self) -> Vocabulary | None:
         path = self.folder / "vocabulary.json"
         return self.config.vocabulary.load(path) if path.exists() else None
+
+    def scored(self, split: str) -> bool:
+        """True when all figures of a split are there; False where a scorer failed half-way."""
+        name = f"metrics.{split}.json"
+        return (self.folder / name).exists() and "unscored" not in self.read_json(name)
+
+    def weights_hash(self) -> str:
+        """sha256 (hex) of the weights file."""
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def read_json(self, name: str) -> Any:
         path = self.folder / name

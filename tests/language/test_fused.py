@@ -15,6 +15,7 @@ from mmfusion.language.fused import (
     LanguageMember,
     begin_as,
     embed,
+    train_only_joins,
 )
 from mmfusion.language.lm import LanguageModel, LmConfig
 from mmfusion.language.search import BeamConfig, search
@@ -149,6 +150,7 @@ def test_the_language_model_does_not_move():
 def test_a_frozen_captioner_learns_only_what_joins():
     config = DeepLanguageConfig(model="-", gate=True, freeze_captioner=True)
     deep = DeepLanguage(make_head(), make_model(), config)
+    train_only_joins(deep)
     assert {name for name, p in deep.named_parameters() if p.requires_grad} == {
         "join.weight", "gate.weight", "gate.bias",
     }  # fmt: skip

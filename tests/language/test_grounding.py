@@ -96,6 +96,7 @@ def test_who_makes_the_sound():
     assert verdicts("a bird hops and chirps", {"bird"}) == {"bird": "supported", "chirps": "supported"}
     assert verdicts("the sound of a chopper", {"helicopter"}) == {"chopper": "supported"}
     assert verdicts("a bell does not ring") == {"bell": "silent", "ring": "silent"}
+    assert verdicts("no bell rings", {"bell"}) == {"bell": "contradicted", "rings": "contradicted"}
     # That a woman sings does not mean that a bird does.
     assert verdicts("a woman sings", {"bird"}) == {"woman": "unchecked", "sings": "unchecked"}
     assert verdicts("a bell and a drum beat", {"drum"})["bell"] == "contradicted"

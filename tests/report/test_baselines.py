@@ -170,7 +170,7 @@ def test_rows_of_baselines_stand_in_table_and_page(made, tmp_path: Path, monkeyp
     assert constant.cells[1].mean == nearest.cells[1].mean == 0 < people.cells[1].mean
     assert nearest.cells[0].mean > constant.cells[0].mean
     text = as_markdown(table, [])
-    assert "| people (one reference against the others) |" in text and "its references lack that caption" in text
+    assert "| people (one reference against the others) |" in text and "its references lack that one" in text
     assert len(list(csv.DictReader(io.StringIO(as_csv(table))))) == 6
     write_page(table, jobs, [], tmp_path / "index.html")
     assert "people (one reference against the others)" in (tmp_path / "index.html").read_text()

@@ -12,9 +12,10 @@ from tiny_run import config_of, write_set
 from mmfusion.config import validate
 from mmfusion.ensemble import ensemble_done, evaluate_ensemble
 from mmfusion.evaluate import evaluate, in_float32, load_model, predict_clips, read_rows
-from mmfusion.training.checkpoint import load_weights
+from mmfusion.training.checkpoint import load_weights, save_weights
 from mmfusion.training.language import LmRunConfig, train_lm
 from mmfusion.training.loop import train
+from mmfusion.training.provenance import check_sources, sources_of
 from mmfusion.training.run import Run
 from mmfusion.training.setup import open_material
 from mmfusion.types import InputError
@@ -108,6 +109,34 @@ def test_a_language_model_comes_into_a_trained_run(
         assert torch.equal(plain[name], value), name
 
 
+def test_a_frozen_captioner_is_the_whole_model(manifest: Path, language_model: Path, tmp_path: Path) -> None:
+    """One epoch moves what joins the language model to the decoder, and nothing else: no encoder, no other head."""
+    first = train(config_of(manifest, tmp_path, name="first", **SHORT), quiet=True)
+    block = {"depth": "deep", "gate": True, "freeze_captioner": True, "model": str(language_model)}
+    settings = {**SHORT, "training__start_from": str(first.folder), "model__language": block}
+    second = train(config_of(manifest, tmp_path, name="second", **settings), quiet=True)
+    before, after = load_weights(first.weights), load_weights(second.weights)
+    plain = {name.replace(".captioner", ""): value for name, value in after.items()}
+    assert all(torch.equal(plain[name], value) for name, value in before.items())
+    third = train(config_of(manifest, tmp_path, name="third", **{**settings, "training__epochs": 0}), quiet=True)
+    name = next(name for name in after if name.endswith("join.weight"))
+    assert not torch.equal(after[name], load_weights(third.weights)[name])
+
+
+def test_what_a_run_was_built_from_is_remembered(manifest: Path, language_model: Path, tmp_path: Path) -> None:
+    """A table must not join rows of a run that was trained again since."""
+    first = train(config_of(manifest, tmp_path, name="first", **SHORT), quiet=True)
+    settings = {**SHORT, "training__start_from": str(first.folder), "training__epochs": 0}
+    block = {"depth": "late", "weight": 0.3, "model": str(language_model)}
+    second = train(config_of(manifest, tmp_path, name="second", model__language=block, **settings), quiet=True)
+    sources = sources_of(second.config)
+    assert sources == [first.folder, language_model]
+    check_sources(second, sources)
+    save_weights({name: value + 1 for name, value in load_weights(first.weights).items()}, first.weights)
+    with pytest.raises(InputError, match="has other weights now; delete"):
+        check_sources(second, sources)
+
+
 def test_another_vocabulary_is_refused(manifest: Path, language_model: Path, tmp_path: Path) -> None:
     block = {"depth": "deep", "model": str(language_model)}
     config = config_of(manifest, tmp_path, model__language=block, vocabulary__min_count=9, **SHORT)
@@ -134,7 +163,7 @@ def test_an_ensemble_averages_its_members(manifest: Path, tmp_path: Path) -> Non
         for label, chance in row["labels"].items():
             assert chance == pytest.approx(np.mean([one["labels"][label], two["labels"][label]]), abs=1e-6)
     facts = Run.open(both.folder).read_json("provenance.json")
-    assert facts["members"] == [str(folder) for folder in folders]
+    assert list(facts["built_from"]) == [str(folder) for folder in folders]
     assert facts["num_parameters"] == 2 * runs[0].read_json("provenance.json")["num_parameters"]
 
 

@@ -31,9 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def tuned_to(weight: float) -> Callable[..., None]:
-    def tune(run: Run, grounder: Grounder, looked: object, figure: str) -> None:
+    def tune(run: Run, grounder: Grounder, looked: object, figure: str, into: Run) -> None:
         grounder.weight = weight
-        run.write_json("grounding.json", {"weight": weight})
 
     return tune
 
@@ -89,6 +88,15 @@ def comparison(tmp_path: Path, ranked: str):
     path = tmp_path / "c.yaml"
     path.write_text(COMPARISON.format(base="base.yaml", ranked=ranked))
     return jobs_of(load_comparison(path), path)
+
+
+def test_a_row_without_its_file_is_left_out_and_said_so(tmp_path: Path) -> None:
+    jobs = comparison(tmp_path, f"{{needs_file: {tmp_path / 'vectors.txt'}, title: vectors}}")
+    assert [job.row for job in jobs] == ["plain", "ear"]
+    assert load_comparison(tmp_path / "c.yaml").notes == ("Left out: vectors (no file vectors.txt).",)
+    (tmp_path / "vectors.txt").write_text("a 1\n")
+    path = tmp_path / "c.yaml"
+    assert [job.row for job in jobs_of(load_comparison(path), path)] == ["plain", "ear", "ranked"]
 
 
 def test_a_row_that_ranks_needs_both_runs(tmp_path: Path) -> None:
