@@ -96,9 +96,13 @@ def make_table(comparison: ComparisonConfig, jobs: Sequence[Job]) -> Table:
         title = (settings.title or key) + (" (legacy split)" if own[0].run.config.data.legacy_split else "")
         rows.append(TableRow(key, title, cells, facts[0]["num_parameters"], cost, len(own)))
     clips = {result.job.fold: result.metrics["num_clips"] for result in results}
-    return Table(
-        comparison, tuple(rows), tuple(references), sum(clips.values()), results[0].run.read_json("provenance.json")
-    )
+    return Table(comparison, tuple(rows), tuple(references), sum(clips.values()), _provenance(results))
+
+
+def _provenance(results: Sequence[Result]) -> dict[str, Any]:
+    """Where the first run comes from, and the `commits` of all runs, in the order of their rows."""
+    facts = [result.run.read_json("provenance.json") for result in results]
+    return {**facts[0], "commits": list(dict.fromkeys(fact["commit"] for fact in facts if fact.get("commit")))}
 
 
 def _result(job: Job, split: str) -> Result:

@@ -78,7 +78,7 @@ def provenance_lines(table: Table, command: str) -> list[str]:
     minutes = sum(row.num_runs * row.training_s for row in table.rows) / 60
     return [
         f"- command: `{command}`",
-        f"- commit: {facts['commit'] or 'not recorded'}",
+        f"- commit: {', '.join(facts['commits']) or 'not recorded'}",
         f"- hardware: {machine}; {packages}",
         f"- {runs} runs, {minutes:.0f} minutes of training in all; "
         f"seeds {', '.join(map(str, comparison.seeds))}; {table.num_clips} {comparison.split} clips",
@@ -118,7 +118,12 @@ def legend(table: Table) -> str:
     if tested:
         titles = {row.key: row.title for row in table.rows}
         against = ", ".join(f"{titles[row]} in {figure}" for figure, row in tested.items())
-        parts.append(f"p: two-sided paired bootstrap against the best single row ({against})")
+        alone = len(table.comparison.reference) == 1
+        other = titles[table.comparison.reference[0]] if alone else f"the best single row ({against})"
+        parts.append(f"p: two-sided paired bootstrap against {other}")
+    rows = table.comparison.rows.values()
+    if any(getattr(row, key) for row in rows for key in ("parts", "start", "ensemble", "rerank")):
+        parts.append("training: the row's own, without the rows that it is built from")
     return "; ".join(parts) + "." if parts else ""
 
 

@@ -117,7 +117,7 @@ def test_markdown(tmp_path: Path) -> None:
     assert lines[4].startswith("| audio alone | 37.5 ± 17.7 [") and lines[4].endswith("| 12.3 k | 20 s |")
     assert "93.8 ± 8.8 [" in lines[5] and "p = 0.010" in lines[5] and "| 1.23 M |" in lines[5]
     assert "A *note*." in lines and "Reported elsewhere" not in text
-    assert "against the best single row (audio alone in accuracy)" in text
+    assert "paired bootstrap against audio alone" in text
 
 
 def test_csv(tmp_path: Path) -> None:
