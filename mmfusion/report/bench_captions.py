@@ -12,9 +12,9 @@ from mmfusion.heads.caption import CaptionConfig, CaptionHead
 from mmfusion.language.search import BeamConfig, beam
 from mmfusion.types import Stream, Targets
 
-# The shape of MSVD as S2VT reads it, every tenth frame: clips of 2 to 25 s with a median of 8 s, captions of 3 to 17
-# words (its 99th percentile) with a mean of 7.3; both are padded to the longest.
-CLIPS, CAPTIONS, RATE, LONGEST, WIDTH, WORDS = 32, 8, 3.0, 17, 256, 3000
+# The shape of MSVD's batches as S2VT reads them, every tenth frame: clips of 2 to 25 s with a median of 8 s; captions
+# of 3 words and more with a mean of 7.3, the longest of a batch of 256 with 20 (where longer ones are cut).
+CLIPS, CAPTIONS, RATE, LONGEST, WIDTH, WORDS = 32, 8, 3.0, 20, 256, 3000
 SHORTEST_S, MEDIAN_S, SPREAD, LONGEST_S = 2.0, 8.0, 0.5, 25.0
 EMBEDDING, HIDDEN = 256, 256
 
