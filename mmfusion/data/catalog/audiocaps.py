@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.captioned import Captioned, Captions, part_files, read_table, write_captioned
+from mmfusion.data.catalog.captioned import Captioned, Captions, part_files, write_captioned
 from mmfusion.data.catalog.prepared import Prepared
+from mmfusion.data.catalog.tables import read_table
 
 FILES = {"train": "audiocaps_train.csv", "val": "audiocaps_val.csv", "test": "audiocaps_test.csv"}
 COLUMNS = ("youtube_id", "start_time", "caption")

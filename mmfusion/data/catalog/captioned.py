@@ -7,17 +7,13 @@ repeats included, since published scores count them.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmfusion.data.catalog.prepared import Prepared, media_path, write_set
-from mmfusion.data.manifest import unique_keys
 from mmfusion.types import Clip, InputError
 
 SOUND = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac")
@@ -46,7 +42,7 @@ def write_captioned(out: Path, clips: Sequence[Captioned], media: str | None, re
     """
     if media is None:
         return _write_references(out, clips, remarks)
-    files = _index(Path(media))
+    files = find_media(Path(media))
     there: list[Clip] = []
     missing: list[str] = []
     for clip in clips:
@@ -71,7 +67,7 @@ def _write_references(out: Path, clips: Sequence[Captioned], remarks: Mapping[st
     return Prepared(tuple(out / f"references.{s}.json" for s in counts), tuple({s: n} for s, n in counts.items()), told)
 
 
-def _index(folder: Path) -> dict[str, dict[str, Path]]:
+def find_media(folder: Path) -> dict[str, dict[str, Path]]:
     """Stem -> input name -> file, for every media file under the folder."""
     if not folder.is_dir():
         raise InputError(f"{folder}: media: no such folder")
@@ -94,42 +90,3 @@ def part_files(root: Path, names: Mapping[str, str]) -> tuple[dict[str, Path], d
     if not there:
         raise InputError(f"{root}: holds none of {', '.join(names.values())}")
     return there, {"caption files are not there": [name for split, name in names.items() if split not in there]}
-
-
-def read_table(path: Path, columns: Collection[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file (UTF-8, else cp949), each with a word or more in all of `columns`. Raises InputError."""
-    rows = list(csv.DictReader(io.StringIO(read_text(path, ("utf-8-sig", "cp949")), newline="")))
-    if not rows:
-        raise InputError(f"{path}: holds no rows")
-    for column in columns:
-        if column not in rows[0]:
-            raise InputError(f"{path}: {column}: column is missing (there are {', '.join(map(str, rows[0]))})")
-        for number, row in enumerate(rows, start=1):
-            if not (row[column] or "").strip():
-                raise InputError(f"{path}: row {number}: {column}: must not be empty")
-    return rows
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, in which no key may stand twice. Raises InputError."""
-    try:
-        tree = json.loads(read_text(path), object_pairs_hook=unique_keys)
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(tree, dict) or not tree:
-        raise InputError(f"{path}: must be a JSON object of clips and their captions")
-    return tree
-
-
-def read_text(path: Path, encodings: Sequence[str] = ("utf-8-sig",)) -> str:
-    """The text of a file in the first of the encodings that it is in. InputError names the file."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    for encoding in encodings:
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise InputError(f"{path}: not {' or '.join(encodings)} text")

@@ -13,8 +13,9 @@ from typing import Annotated
 from pydantic import Field
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.captioned import Captioned, Captions, part_files, read_table, write_captioned
+from mmfusion.data.catalog.captioned import Captioned, Captions, part_files, write_captioned
 from mmfusion.data.catalog.prepared import Prepared, seeded
+from mmfusion.data.catalog.tables import read_table
 from mmfusion.types import InputError
 
 FILES = {"train": "clotho_captions_development.csv", "test": "clotho_captions_evaluation.csv"}

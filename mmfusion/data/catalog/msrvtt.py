@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.captioned import Captioned, Captions, part_files, read_object, write_captioned
+from mmfusion.data.catalog.captioned import Captioned, Captions, part_files, write_captioned
 from mmfusion.data.catalog.prepared import Prepared
+from mmfusion.data.catalog.tables import read_object
 from mmfusion.types import InputError
 
 FILES = {"train": "msrvtt_train.json", "val": "msrvtt_val.json", "test": "msrvtt_test.json"}

@@ -13,7 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmfusion.data.catalog import audiocaps, clotho, msrvtt
-from mmfusion.data.catalog.captioned import Captions, read_object, read_table, read_text
+from mmfusion.data.catalog.captioned import Captions
+from mmfusion.data.catalog.tables import read_object, read_table, read_text
 from mmfusion.data.manifest import read_manifest
 from mmfusion.types import InputError
 

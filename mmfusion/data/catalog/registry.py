@@ -15,15 +15,26 @@ if TYPE_CHECKING:
 
 # name -> (module with `prepare(root, out, config)`, its settings class, what it is)
 READERS = {
+    "audioset": ("mmfusion.data.catalog.audioset", "AudiosetConfig", "AudioSet segments, clips or VGGish embeddings"),
     "audiocaps": ("mmfusion.data.catalog.audiocaps", "AudiocapsConfig", "AudioCaps captions of AudioSet clips"),
     "avmnist": ("mmfusion.data.catalog.avmnist", "AvmnistConfig", "spoken digits in noise with degraded MNIST images"),
     "clotho": ("mmfusion.data.catalog.clotho", "ClothoConfig", "Clotho captions of Freesound recordings"),
     "drone": ("mmfusion.data.catalog.drone", "DroneConfig", "class-matched videos and sounds of things that fly"),
+    "esc50": ("mmfusion.data.catalog.esc50", "Esc50Config", "ESC-50 and ESC-10 environmental sounds, five folds"),
+    "fsdkaggle2018": (
+        "mmfusion.data.catalog.fsdkaggle2018",
+        "Fsdkaggle2018Config",
+        "FSDKaggle2018, 41 classes",
+    ),
+    "irmas": ("mmfusion.data.catalog.irmas", "IrmasConfig", "IRMAS predominant instruments"),
     "mmmo": ("mmfusion.data.catalog.mmmo", "MmmoConfig", "ICT-MMMO sentiment, features of sound and face"),
     "mosi": ("mmfusion.data.catalog.mosi", "MosiConfig", "CMU-MOSI sentiment, features of sound, face and words"),
     "msrvtt": ("mmfusion.data.catalog.msrvtt", "MsrvttConfig", "MSR-VTT captions of video clips"),
     "msvd": ("mmfusion.data.catalog.msvd", "MsvdConfig", "MSVD captions with features and silent clips"),
+    "nsynth": ("mmfusion.data.catalog.nsynth", "NsynthConfig", "NSynth notes of instruments"),
+    "openmic": ("mmfusion.data.catalog.openmic", "OpenmicConfig", "OpenMIC-2018 instruments, partly rated"),
     "synthetic": ("mmfusion.data.catalog.made", "SyntheticConfig", "the set that the project makes itself (no --root)"),
+    "urbansound8k": ("mmfusion.data.catalog.urbansound8k", "Urbansound8kConfig", "UrbanSound8K, ten folds"),
 }
 # Readers that render media and take the number of processes; the files do not depend on it.
 _PARALLEL = {"avmnist", "synthetic"}

@@ -1,0 +1,43 @@
+"""Official folds: one manifest a fold, in which that fold tests and the others train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mmfusion.data.catalog.prepared import Prepared, media_path, write_set
+from mmfusion.types import Clip, InputError
+
+
+def write_folds(out: Path, folds: Mapping[int, Sequence[Clip]], validate: bool, remarks: Mapping[str, Sequence[str]]
+                ) -> Prepared:  # fmt: skip
+    """Writes `out/fold-<k>/manifest.jsonl` for every fold k; the clips' media are paths as they are found from here.
+
+    Fold k tests, with `validate` the next one (after the last, the first) validates, the others train. Folds are never
+    mixed. A group that the official folds cut is named in a remark and is a group a fold. InputError when there are
+    fewer folds than two (with `validate`, three).
+    """
+    numbers = sorted(folds)
+    in_folds: dict[str, set[int]] = {}
+    for fold, clips in folds.items():
+        for clip in clips:
+            in_folds.setdefault(clip.group, set()).add(fold)
+    cut = sorted(group for group, own in in_folds.items() if len(own) > 1)
+    if len(numbers) < 2 + validate:
+        raise InputError(f"{out}: {len(numbers)} folds hold a file, and {2 + validate} are needed")
+    manifests = {}
+    for place, test in enumerate(numbers):
+        folder = out / f"fold-{test}"
+        split_of = {test: "test"} | ({numbers[(place + 1) % len(numbers)]: "val"} if validate else {})
+        manifests[folder / "manifest.jsonl"] = [
+            replace(
+                clip,
+                split=split_of.get(fold, "train"),
+                group=f"{clip.group}, fold {fold}" if clip.group in cut else clip.group,
+                media={name: media_path(Path(path), folder) for name, path in clip.media.items()},
+            )
+            for fold in numbers
+            for clip in folds[fold]
+        ]
+    return write_set(manifests, {**remarks, "are in several of the official folds": cut})
