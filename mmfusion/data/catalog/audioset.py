@@ -1,8 +1,9 @@
 """AudioSet (Gemmeke et al. 2017): ten-second segments of YouTube videos, any number of 527 classes each.
 
-Segments come as csv files (`YTID, start_seconds, end_seconds, "mid,mid"`; lines that begin with "#" are remarks), names of
-classes from `class_labels_indices.csv` or the ontology. What can be read of a segment is a media file under `media`,
-or a row of an npz of VGGish embeddings (X (N, 10, 128) uint8, Y (N, 527), video_id, start); a video is the group.
+Segments come as csv files (`YTID, start_seconds, end_seconds, "mid,mid"`; a line that begins with "#" is a remark),
+names of classes from `class_labels_indices.csv` or the ontology. What can be read of a segment is a media file under
+`media`, or a row of an npz of VGGish embeddings (X (N, 10, 128) uint8, Y (N, 527), video_id, start); a video is the
+group.
 """
 
 from __future__ import annotations
