@@ -258,10 +258,11 @@ def test_settings_that_do_not_fit_are_refused(folder, settings, reason):
 
 def test_the_project_s_configurations_are_valid(root):
     paths = sorted((root / "configs" / "lm").glob("*.yaml"))
-    assert [path.stem for path in paths] == ["msvd", "msvd_text"]
+    assert [path.stem for path in paths] == ["msvd", "msvd_text", "synthetic"]
     for path in paths:
         config = load(LmRunConfig, path)
-        assert config.vocabulary.source == "msvd" and isinstance(config.sources["msvd"], language.ManifestSource)
+        source = config.vocabulary.source
+        assert source == path.stem.partition("_")[0] and isinstance(config.sources[source], language.ManifestSource)
 
 
 def test_the_tool(folder, root, monkeypatch, capsys):
