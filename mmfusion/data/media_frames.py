@@ -145,7 +145,12 @@ def _read(path: Path, steps: _Steps, painter: Painter, backend: Backend, hold_st
             first = next(shown, None)
             if first is None or first.from_s > steps.start_s + TOLERANCE_S:
                 return _read_from_the_top(path, steps, painter)
-            shown = _chain(first, shown)
+            found = _fill(media, _chain(first, shown), steps, painter, tally)
+            if not tally.num_broken:
+                return found
+            # Behind a key frame that later frames look past, a decoder calls them damaged: only the top can tell.
+            steps.pictures.clear()
+            return _read_from_the_top(path, steps, painter)
         else:
             shown = shown_frames(media, steps.lead_s, tally)
         return _fill(media, shown, steps, painter, tally)

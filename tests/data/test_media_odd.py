@@ -104,3 +104,14 @@ def test_a_part_is_the_part_of_the_whole(shared_data):
     path = shared_data / "media" / "bmt/women_long_jump.mp4"
     part, whole = read_sound(path, 44100, 20.0, 21.0), read_sound(path, 44100, 0.0, 21.0)
     assert np.corrcoef(part.data, whole.data[882000:])[0, 1] > 0.999
+
+
+def test_a_part_behind_a_key_frame_is_what_the_whole_shows(shared_data):
+    """Frames of this file lean on others before its key frames, and count as damaged where a decoder starts there."""
+    path = shared_data / "media" / "imageio" / "cockatoo.mp4"
+    whole = read_frames(path, 4.0, 48, 0.0, 12.0)
+    for start_s in (4.0, 8.0):
+        part = read_frames(path, 4.0, 48, start_s, start_s + 4)
+        assert whole is not None and part is not None and part.num_broken == 0
+        first = int(4 * start_s)
+        np.testing.assert_array_equal(part.data[1:], whole.data[first + 1 : first + 16])
