@@ -20,7 +20,7 @@ from pydantic import Field
 
 from mmfusion.config import configclass
 from mmfusion.data.catalog.captioned import find_media
-from mmfusion.data.catalog.prepared import Prepared, media_path, read_arrays, seeded, write_set
+from mmfusion.data.catalog.prepared import Prepared, drawn, media_path, read_arrays, write_set
 from mmfusion.data.catalog.tables import read_table, read_text
 from mmfusion.data.features import write_features
 from mmfusion.types import Clip, InputError
@@ -153,6 +153,5 @@ def _from_embeddings(root: Path, out: Path, config: AudiosetConfig) -> Prepared:
 def _draw(clips: list[Clip], source: str, target: str, share: float, config: AudiosetConfig) -> list[Clip]:
     """The clips with a share of the videos of `source` moved to `target`."""
     videos = sorted({clip.group for clip in clips if clip.split == source})
-    order = seeded(config.seed, target).permutation(len(videos))
-    moved = {videos[at] for at in order[: int(share * len(videos))]}
+    moved = drawn(videos, share, config.seed, target)
     return [replace(clip, split=target) if clip.split == source and clip.group in moved else clip for clip in clips]

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.prepared import Prepared, media_path, seeded, write_set
+from mmfusion.data.catalog.prepared import Prepared, drawn, media_path, write_set
 from mmfusion.data.catalog.tables import read_table
 from mmfusion.types import Clip, InputError
 
@@ -63,6 +63,5 @@ def prepare(root: Path, out: Path, config: Fsdkaggle2018Config) -> Prepared:
 def _held_out(verified: dict[str, list[int]], config: Fsdkaggle2018Config) -> set[int]:
     found: set[int] = set()
     for label, places in sorted(verified.items()):
-        order = seeded(config.seed, "val", label).permutation(len(places))
-        found |= {places[at] for at in order[: int(config.val_share * len(places))]}
+        found |= drawn(places, config.val_share, config.seed, "val", label)
     return found

@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.prepared import Prepared, media_path, seeded, write_set
+from mmfusion.data.catalog.prepared import Prepared, drawn, media_path, write_set
 from mmfusion.data.catalog.tables import read_text
 from mmfusion.types import Clip, InputError
 
@@ -55,9 +55,8 @@ def _training(folder: Path, out: Path, config: IrmasConfig) -> tuple[list[Clip],
                 odd.append(f"{short}/{file.name}")
             else:
                 pieces.setdefault(f"{short} {found['piece']}", []).append(file)
-        order = seeded(config.seed, "val", short).permutation(len(pieces))
         ordered = sorted(pieces)
-        held_out = {ordered[at] for at in order[: int(config.val_share * len(pieces))]}
+        held_out = drawn(ordered, config.val_share, config.seed, "val", short)
         clips += [
             Clip(id=f"train-{file.stem}", media={"audio": media_path(file, out)},
                  split="val" if piece in held_out else "train", group=f"piece {piece}", labels=(name,))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.prepared import Prepared, media_path, seeded, write_set
+from mmfusion.data.catalog.prepared import Prepared, drawn, media_path, write_set
 from mmfusion.data.catalog.tables import read_object
 from mmfusion.types import Clip, InputError
 
@@ -42,8 +42,7 @@ def prepare(root: Path, out: Path, config: NsynthConfig) -> Prepared:
     notes = {part: read_object(root / PARTS[part] / "examples.json") for part in wanted}
     tested = {_told(note, "instrument", root) for note in notes.get("test", {}).values()}
     instruments = sorted({_told(note, "instrument", root) for note in notes.get("train", {}).values()})
-    order = seeded(config.seed, "val").permutation(len(instruments))
-    held_out = {instruments[at] for at in order[: int(config.val_share * len(instruments))]}
+    held_out = drawn(instruments, config.val_share, config.seed, "val")
     clips, missing, shared = [], [], []
     for part in wanted if config.validation == "valid" else [part for part in wanted if part != "valid"]:
         for name, note in notes[part].items():

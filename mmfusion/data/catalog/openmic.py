@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.prepared import Prepared, media_path, read_arrays, seeded, write_set
+from mmfusion.data.catalog.prepared import Prepared, drawn, media_path, read_arrays, write_set
 from mmfusion.data.catalog.tables import read_object, read_table, read_text
 from mmfusion.data.features import write_features
 from mmfusion.types import Clip, InputError
@@ -106,7 +106,6 @@ def _splits(folder: Path, keys: Sequence[str], artists: dict[str, str], config: 
         lines = csv.reader(read_text(folder / f"split01_{split}.csv").splitlines())
         found |= {line[0]: split for line in lines if line}
     groups = sorted({artists.get(key, key) for key in keys if found.get(key) == "train"})
-    order = seeded(config.seed, "val").permutation(len(groups))
-    held_out = {groups[at] for at in order[: int(config.val_share * len(groups))]}
+    held_out = drawn(groups, config.val_share, config.seed, "val")
     return {key: "val" if split == "train" and artists.get(key, key) in held_out else split
             for key, split in found.items()}  # fmt: skip

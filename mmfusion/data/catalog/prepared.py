@@ -95,3 +95,9 @@ def media_path(file: Path, folder: Path) -> str:
 def seeded(seed: int, *key: str | int) -> np.random.Generator:
     """A generator of its own for every key, so that one draw more in one place changes nothing elsewhere."""
     return np.random.default_rng([seed, *(crc32(str(part).encode()) for part in key)])
+
+
+def drawn(names: Sequence[Any], share: float, seed: int, *key: str | int) -> set[Any]:
+    """A share (rounded down) of the names, drawn by a generator of its own for the key."""
+    order = seeded(seed, *key).permutation(len(names))
+    return {names[at] for at in order[: int(share * len(names))]}
