@@ -9,7 +9,9 @@ from pydantic import Field
 from mmfusion.encoders.audio import SpectrogramCnn, SpectrogramCnnConfig, TorchvisionAudio, TorchvisionAudioConfig
 from mmfusion.encoders.audio_transformer import TransformersAudioConfig, build_transformers_audio
 from mmfusion.encoders.precomputed import Precomputed, PrecomputedConfig
+from mmfusion.encoders.spectral import DenseCnn, DenseCnnConfig, StftEncoder, StftEncoderConfig
 from mmfusion.encoders.steps import StepEncoder
+from mmfusion.encoders.unet import Unet, UnetConfig
 from mmfusion.encoders.video import FrameCnn, FrameCnnConfig, TorchvisionVideo, TorchvisionVideoConfig
 from mmfusion.encoders.video_transformer import TransformersVideo, TransformersVideoConfig
 
@@ -17,6 +19,9 @@ EncoderConfig = Annotated[
     SpectrogramCnnConfig
     | TorchvisionAudioConfig
     | TransformersAudioConfig
+    | StftEncoderConfig
+    | DenseCnnConfig
+    | UnetConfig
     | FrameCnnConfig
     | TorchvisionVideoConfig
     | TransformersVideoConfig
@@ -42,6 +47,12 @@ def _build(config: EncoderConfig, width: int | None) -> StepEncoder:  # noqa: PL
             return TorchvisionAudio(config)
         case TransformersAudioConfig():
             return build_transformers_audio(config)
+        case StftEncoderConfig():
+            return StftEncoder(config)
+        case DenseCnnConfig():
+            return DenseCnn(config)
+        case UnetConfig():
+            return Unet(config)
         case FrameCnnConfig():
             return FrameCnn(config)
         case TorchvisionVideoConfig():
