@@ -145,6 +145,8 @@ class Targets(_Movable):
     labels      (B, C) float in [0, 1]        label_mask  (B, C) bool, False where the truth is unknown
     activity    (B, S, C) float per second    words       (B, K, L) int64: <bos> w1 ... <eos> <pad> ...
     word_mask   (B, K, L) bool, False on padding and on captions that are not there
+    sources     (B, S, N) float32, the signals that the mixture is the sum of
+    source_mask (B, S) bool, False where there is no such source or it is silent
     """
 
     labels: Tensor | None = None
@@ -152,6 +154,8 @@ class Targets(_Movable):
     activity: Tensor | None = None
     words: Tensor | None = None
     word_mask: Tensor | None = None
+    sources: Tensor | None = None
+    source_mask: Tensor | None = None
 
     def fed_words(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """The batch's N captions as a decoder is fed them; None without any word.
@@ -178,11 +182,15 @@ class Batch(_Movable):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the data tells the model: class names, words (index 0 is <pad>), and the width of feature inputs."""
+    """What the data tells the model: class names, words (index 0 is <pad>), and the width of feature inputs.
+
+    `num_sources` is how many sources a mixture has, 0 where clips are no mixtures.
+    """
 
     labels: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
+    num_sources: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,17 @@ class Output:
         return log_softmax(self.logits.float(), -1) if self.family == "categorical" else logsigmoid(self.logits.float())
 
 
+@dataclass(frozen=True)
+class Separated:
+    """What a separation head says: `sources` (B, S, N) float32, zero where `mask` (B, N) says that no sound was."""
+
+    sources: Tensor
+    mask: Tensor
+
+
+Decision = Output | Separated
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Raw input stream -> stream of `width` features a step."""
@@ -221,6 +240,20 @@ class Head(Protocol):
     def __call__(self, stream: Stream, targets: Targets) -> Output: ...
 
     def loss(self, output: Output, targets: Targets) -> Tensor: ...
+
+
+@runtime_checkable
+class Separator(Protocol):
+    """The fused stream and a mixture as it came in (the input called `reads`) -> the signals that it is the sum of.
+
+    `told_loss` gives the loss as a Head's `loss` does, and figures to watch beside it (float32 scalars by name).
+    """
+
+    reads: str
+
+    def __call__(self, stream: Stream, mixture: Stream) -> Separated: ...
+
+    def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 @runtime_checkable
