@@ -84,7 +84,7 @@ def test_a_search_goes_on_where_it_was_and_ranks_its_draws(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": {"row": "nobody"}}, r"search\.row: there is no row 'nobody'"),
+        ({"search": {"row": "nobody"}}, r"search\.row: there is no row 'nobody' that trains on its own"),
         ({"search": {"num_draws": 0}}, r"search\.num_draws"),
         ({"search": {"ranges": {"training.epochs": {"kind": "int", "low": 3, "high": 3}}}}, "low must be below high"),
         ({"search": {"ranges": {"training.epochs": {"kind": "in", "low": 3, "high": 4}}}}, r"search\.ranges"),
