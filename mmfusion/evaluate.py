@@ -5,8 +5,10 @@
     id        the clip's id
     <label head>    {class: probability}
     <caption head>  the sentence
+    <separation head>  [figures of one source, ...] (`mmfusion/separated.py`)
     activity  {class: [probability in second 0, 1, ...]} when a label head was asked for per-second output
-    truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any}
+    truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any,
+               "sources": [{"label", "clip"}, ...] of a mixture}
 
 `metrics.<split>.json` holds, for every head by its name, what `mmfusion.metrics` makes of these rows, and what the
 numbers depend on: split, number and fingerprint of the clips, scorer versions.
@@ -36,10 +38,11 @@ from mmfusion.language.vocab import Vocabulary
 from mmfusion.metrics.captions import caption_metrics
 from mmfusion.metrics.labels import label_metrics
 from mmfusion.model import FusionModel
+from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material, batches_of, open_material
-from mmfusion.types import Batch, Clip, InputError, Output, Stream
+from mmfusion.types import Batch, Clip, Decision, InputError, Output, Stream
 
 Row = dict[str, Any]
 
@@ -92,6 +95,7 @@ def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip]
         "clips": manifest.fingerprint(clips),
         "manifest": manifest.file_hash(),
         **score_labels(rows, run, labels),
+        **score_sources(rows, run.config),
     }
     try:
         metrics |= score_captions(rows, run, seen or None)
@@ -116,16 +120,16 @@ class Losses:
     """Sums of a split's losses, weighted by clips, in batch order so that any number of processes adds alike."""
 
     rows: list[tuple[int, int, dict[str, float]]]
-    """(batch number, clips, loss by head name; "loss" is the weighted total)"""
+    """(batch number, clips, the heads' losses and figures as `FusionModel.loss` names them, and "loss", the total)"""
 
     def means(self) -> dict[str, float]:
         total: dict[str, float] = {}
-        clips = 0
+        clips: dict[str, int] = {}
         for _, count, losses in sorted(self.rows, key=lambda row: row[0]):
-            clips += count
             for name, value in losses.items():
+                clips[name] = clips.get(name, 0) + count
                 total[name] = total.get(name, 0.0) + value * count
-        return {name: value / clips for name, value in total.items()} if clips else {}
+        return {name: value / clips[name] for name, value in total.items()}
 
 
 def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
@@ -144,22 +148,24 @@ def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Ru
         with torch.inference_mode(), accelerator.autocast():
             batch = batch.to(accelerator.device)
             fused = plain.fusion(plain.encode(batch))
-            outputs = plain.decide(fused, batch.targets)
+            outputs = plain.decide(fused, batch)
             total, parts = plain.loss(outputs, batch.targets)
         losses.rows.append((number, len(batch.ids), {"loss": float(total), **{k: float(v) for k, v in parts.items()}}))
-        rows += describe(plain, fused, outputs, batch, material.facts.labels, material.vocabulary, search)
+        told = describe(plain, fused, outputs, batch, material.facts.labels, material.vocabulary, search)
+        rows += [row | own for row, own in zip(told, source_rows(run.config, outputs, batch), strict=True)]
     found = {row["id"]: row for row in gather_object(rows)}
     losses.rows = gather_object(losses.rows)
-    return [{**found[clip.id], "truth": truth(clip)} for clip in clips], losses.means()
+    known = [truth(clip) | source_truth(clip, material) for clip in clips]
+    return [{**found[clip.id], "truth": about} for clip, about in zip(clips, known, strict=True)], losses.means()
 
 
-def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Output], batch: Batch,
+def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Decision], batch: Batch,
              labels: Sequence[str], vocabulary: Vocabulary | None, how: SearchConfig | None) -> list[Row]:  # fmt: skip
     """One row a clip: probabilities of every label head, and sentences when a search is given."""
     rows: list[Row] = [{"id": clip} for clip in batch.ids]
     steppers = model.steppers
     for name, output in outputs.items():
-        if name in steppers:
+        if name in steppers or not isinstance(output, Output):
             continue
         for row, chances in zip(rows, output.log_probs().exp().tolist(), strict=True):
             row[name] = {label: float(f"{chance:.9g}") for label, chance in zip(labels, chances, strict=True)}

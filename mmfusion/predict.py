@@ -32,7 +32,7 @@ from mmfusion.language.search import search
 from mmfusion.model import FusionModel, build_model
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
-from mmfusion.types import Batch, Clip, Facts, InputError, Stream
+from mmfusion.types import Batch, Clip, Facts, InputError, Output, Stream
 
 NO_SOUND = "no sound to check against"
 _TAIL = 0.1  # a rest shorter than this part of a window belongs to the window before
@@ -185,7 +185,7 @@ class Predictor:
         chances, unheard = checker.hear(clip, inputs, path) if checker else (None, [])
         with torch.inference_mode():
             fused = self.model.fusion(self.model.encode(batch))
-            outputs = self.model.decide(fused, batch.targets)
+            outputs = self.model.decide(fused, batch)
             choosing = checker is not None and asked.rerank
             how = None if choosing else self.config.search
             row = describe(self.model, fused, outputs, batch, self.facts.labels, self.vocabulary, how)[0]
@@ -237,6 +237,7 @@ class Predictor:
             return None
         with torch.inference_mode():
             output = self.model(self.batch(sound))[self.label_head]
+        assert isinstance(output, Output)
         return dict(zip(self.facts.labels, output.log_probs().exp()[0].tolist(), strict=True))
 
 

@@ -36,8 +36,10 @@ class Windows:
 
     @classmethod
     def of(cls, run: Run, window_s: float | None = None, overlap_s: float | None = None) -> Windows:
-        """As long as the training's clips, a quarter of it overlapping, where nothing else is asked for. InputError."""
-        window_s = run.config.data.max_duration_s if window_s is None else window_s
+        """Those of the training's mixtures, a quarter overlapping, where nothing else is asked for. InputError."""
+        data = run.config.data
+        if window_s is None:
+            window_s = data.max_duration_s if data.mixture is None else data.mixture.duration_s
         overlap_s = window_s / 4 if overlap_s is None else overlap_s
         if not 0 < overlap_s <= window_s / 2:
             raise InputError(f"--window {window_s:g} s, --overlap {overlap_s:g} s: need 0 < overlap <= window / 2")

@@ -15,6 +15,8 @@ from mmfusion.encoders.unet import Unet, UnetConfig
 from mmfusion.encoders.video import FrameCnn, FrameCnnConfig, TorchvisionVideo, TorchvisionVideoConfig
 from mmfusion.encoders.video_transformer import TransformersVideo, TransformersVideoConfig
 
+SpectralConfig = StftEncoderConfig | DenseCnnConfig | UnetConfig
+"""those that read spectra, `spectra.stft`"""
 EncoderConfig = Annotated[
     SpectrogramCnnConfig
     | TorchvisionAudioConfig

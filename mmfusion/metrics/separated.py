@@ -57,8 +57,8 @@ def separation_summary(mixtures: Sequence[Sources], labels: Sequence[Sequence[st
     """The figures of the file's head, ready for JSON, from `source_figures` of each mixture and its sources' labels.
 
     Also ideal_si_sdri, num_mixtures, num_sources, num_silent (references), num_silent_estimates (of sources that are
-    heard), silent_level_db (mean level of what came out for silent sources), scorer, and per_label {label: {num_sources,
-    si_sdri}}.
+    heard), silent_level_db (mean level of what came out for silent sources), scorer, and per_label {label:
+    {num_sources, si_sdri}}.
     """
     every = [(source, name) for own, names in zip(mixtures, labels, strict=True)
              for source, name in zip(own, names, strict=True)]  # fmt: skip

@@ -274,7 +274,9 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
             ((said, _, kinds, tested),) = (entry for entry in SAID_BY if isinstance(config, entry[1]))
             if isinstance(job.instead, Baseline) and job.instead.kind not in get_args(kinds):
                 other = next(entry[0] for entry in SAID_BY if job.instead.kind in get_args(entry[2]))
-                raise InputError(f"{where}: row {job.row} says {other} only and has no {figure.name}, which is of {said}")
+                raise InputError(
+                    f"{where}: row {job.row} says {other} only and has no {figure.name}, which is of {said}"
+                )
             if figure.significance and metric not in tested:
                 raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")
 
