@@ -22,6 +22,7 @@ from mmfusion.config import configclass
 from mmfusion.types import InputError, Stream
 
 _WHOLE = 1e-6
+_FAINT = 1e-8
 
 
 @configclass
@@ -86,15 +87,22 @@ def to_spectra(raw: Stream, config: StftConfig) -> Stream:
     return Stream(spectra, mask, config.rate)
 
 
-def to_sound(spectra: Tensor, config: StftConfig, num_samples: int) -> Tensor:
-    """Complex spectra (..., T, bins) -> float32 waveforms (..., num_samples); T = ceil(num_samples / hop)."""
+def to_sound(spectra: Tensor, config: StftConfig, num_samples: int, real: Tensor | None = None) -> Tensor:
+    """Complex spectra (..., T, bins) -> float32 waveforms (..., num_samples); T = ceil(num_samples / hop).
+
+    Frames that are not `real` (bool, fits (..., T)) have no part in it, and where no other reaches there is silence.
+    """
     num = spectra.shape[-2]
     window = _window(config.size, spectra.device)
     with torch.autocast(spectra.device.type, enabled=False):
-        total = _added(torch.fft.irfft(spectra, n=config.size) * window, config.hop)
-        weight = _added((window * window).expand(num, config.size), config.hop)
-    before = _edges(config, num, num_samples)[0]
-    return total[..., before : before + num_samples] / weight[before : before + num_samples]
+        frames, weights = torch.fft.irfft(spectra, n=config.size) * window, (window * window).expand(num, -1)
+        if real is not None and not real.all():
+            frames, weights = frames * real[..., None], weights * real[..., None]
+        total, weight = _added(frames, config.hop), _added(weights, config.hop)
+        before = _edges(config, num, num_samples)[0]
+        # Where a window is nearly 0 and no other reaches, nothing can be told.
+        weight = weight[..., before : before + num_samples]
+        return total[..., before : before + num_samples] / weight.masked_fill(weight < _FAINT, 1)
 
 
 def _edges(config: StftConfig, num: int, num_samples: int) -> tuple[int, int]:

@@ -53,6 +53,16 @@ def test_what_is_not_real_is_silent_and_a_frame_is_real_when_any_of_its_hop_is()
     assert torch.equal(spectra.data, silenced.data)
 
 
+def test_frames_that_are_not_real_have_no_part_in_the_sound() -> None:
+    config, raw = StftConfig(), stream(1280, rows=1)
+    spectra = to_spectra(Stream(raw.data, torch.arange(1280)[None] < 640, raw.rate), config)
+    filled = spectra.data + ~spectra.mask[..., None] * 100.0
+    found = to_sound(filled, config, 1280, spectra.mask)
+    torch.testing.assert_close(found[:, :640], raw.data[:, :640], atol=2e-5, rtol=0)
+    short = to_sound(spectra.data[:, :5] * 0.5, config, 640)
+    torch.testing.assert_close(to_sound(spectra.data * 0.5, config, 1280, spectra.mask)[:, :640], short)
+
+
 def test_gradients_are_right_under_autocast_too() -> None:
     config, raw = StftConfig(window_s=0.002, hop_s=0.001), stream(40, rows=1)
     sound = raw.data.clone().requires_grad_()

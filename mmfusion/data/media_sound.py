@@ -78,11 +78,9 @@ def stream_sound(path: str | Path, sample_rate_hz: int, tally: Tally | None = No
     with open_media(path) as media:
         if media.audio is None:
             raise MediaError(f"{path}: has no sound")
-        over_s = _over_s(media)
-        over = None if over_s is None else round(over_s * sample_rate_hz)
         pieces = _pieces(media, sample_rate_hz, 0.0, None, tally, flowing=True)
         silent = True
-        for samples in _in_order(pieces, over, sample_rate_hz, block):
+        for samples in _in_order(pieces, media, sample_rate_hz, block):
             yield samples
             silent = False
         if silent:
@@ -165,24 +163,27 @@ def _pieces(
         yield _piece(run, sample_rate_hz, start_s)
 
 
-def _in_order(pieces: Iterator[tuple[int, np.ndarray]], over: int | None, sample_rate_hz: int, block: int
+def _in_order(pieces: Iterator[tuple[int, np.ndarray]], media: Media, sample_rate_hz: int, block: int
               ) -> Iterator[np.ndarray]:  # fmt: skip
     """The pieces as one sound from 0 on, gaps being silent, in blocks; a later piece counts where two overlap.
 
     A piece begins at most `JUMP_S` before the end of what came before, so no more than that has to be held back.
     """
-    held, start = np.zeros(0, np.float32), 0
+    held, start, in_run = np.zeros(0, np.float32), 0, 0
     keep = round((JUMP_S + _FILLING_S) * sample_rate_hz) + 1
     for first, samples in pieces:
         while (missing := first - start - len(held)) > 0:
             held = np.concatenate([held, np.zeros(min(missing, block), np.float32)])
             held, start = yield from _handed(held, start, keep, block)
+        in_run = len(samples) + (in_run if first == start + len(held) else 0)
         cut = max(0, start - first)
         at = first + cut - start
         fresh = np.where(np.isfinite(samples[cut:]), samples[cut:], 0).astype(np.float32)
         held = np.concatenate([held[:at], fresh, held[at + len(fresh) :]])
         held, start = yield from _handed(held, start, keep, block)
-    if over is not None and 0 < start + len(held) - over < _FILLING_S * sample_rate_hz:
+    over_s = _over_s(media)  # a file in fragments knows its length when it has been read
+    over = start + len(held) if over_s is None else round(over_s * sample_rate_hz)
+    if 0 < start + len(held) - over < min(in_run, _FILLING_S * sample_rate_hz):
         held = held[: over - start]
     yield from (held[place : place + block] for place in range(0, len(held), block))
 

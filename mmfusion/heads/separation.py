@@ -103,8 +103,8 @@ class _Separation(nn.Module):
     def _finished(self, estimates: Tensor, mixture: Stream) -> Separated:
         """Raw estimates (B, S, N) made to sum to the mixture, float32, zero where there is no sound."""
         with torch.autocast(estimates.device.type, enabled=False):
-            signals = consistent(estimates.float(), mixture.zeroed().float(), self.consistency)
-        return Separated(signals.masked_fill(~mixture.mask[:, None], 0), mixture.mask)
+            heard = estimates.float().masked_fill(~mixture.mask[:, None], 0)
+            return Separated(consistent(heard, mixture.zeroed().float(), self.consistency), mixture.mask)
 
 
 class MaskHead(_Separation):
@@ -133,7 +133,8 @@ class MaskHead(_Separation):
         spectra = to_spectra(mixture, self.stft)
         masks = self._masks(steps_at(stream, spectra.rate, spectra.mask.shape[1]))
         with torch.autocast(masks.device.type, enabled=False):
-            estimates = to_sound(masks * spectra.data[:, None], self.stft, mixture.mask.shape[1])
+            masked = masks * spectra.data[:, None]
+            estimates = to_sound(masked, self.stft, mixture.mask.shape[1], spectra.mask[:, None])
         return self._finished(estimates, mixture)
 
     def _masks(self, steps: Tensor) -> Tensor:
