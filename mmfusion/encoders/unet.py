@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from mmfusion.config import configclass
 from mmfusion.encoders.spectral import SpectraConfig, features
@@ -55,11 +55,11 @@ class Unet(StepEncoder):
         self.down = nn.ModuleList(_Conv(above, below, stride=2) for above, below in pairs)
         self.deepest = _Conv(channels[-1], channels[-1])
         self.drop = nn.Dropout2d(config.dropout)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(below, above, 3, 2, 1) for above, below in pairs)
+        self.up = nn.ModuleList(nn.Conv2d(below, above, 1) for above, below in pairs)
         self.merge = nn.ModuleList(_Conv(2 * above, above) for above, _ in pairs)
         self.leave = nn.Conv2d(channels[0], config.maps, 1)
-        # A 3 x 3 convolution at a level of 2^l steps a point reaches 2^l further, on the way down, at the bottom, up.
-        self.reach = config.spectra.stft.reach + 6 * 2 ** len(pairs) - 3
+        # A 3 x 3 convolution where a point is 2^l steps reaches 2^l further, and so does a point that is repeated.
+        self.reach = config.spectra.stft.reach + 4 * 2 ** len(pairs) - 2
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, raw: Stream) -> Stream:
@@ -82,8 +82,9 @@ class Unet(StepEncoder):
             points = down(points, real)
         points = self.drop(self.deepest(points, real))
         for up, merge, (above, real) in reversed(list(zip(self.up, self.merge, kept, strict=True))):
-            raised = up(points, output_size=above.shape[2:]) * real
-            points = merge(torch.cat([raised, above], dim=1), real)
+            # Points repeated, then convolved: half the time of a transposed convolution.
+            raised = interpolate(up(points), scale_factor=2)[..., : above.shape[-1]]
+            points = merge(torch.cat([raised * real, above], dim=1), real)
         return self.leave(points)
 
 
