@@ -72,7 +72,10 @@ class ClipDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
-        inputs = self.reader.load(clip)
+        return self.example(clip, self.reader.load(clip))
+
+    def example(self, clip: Clip, inputs: dict[str, Raw]) -> Example:
+        """What is shown of a clip whose inputs were read."""
         for name, way in self._features.items():
             if name in inputs:
                 inputs[name] = scale(inputs[name], way, self.scaling.get(name))
@@ -149,8 +152,8 @@ class ClipDataset(Dataset[Example]):
         return [self._encode(caption) for caption in captions]
 
 
-def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = ()) -> Facts:
-    """What the data tells the model: class names and words as given, and the widths of the feature inputs.
+def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = (), num_sources: int = 0) -> Facts:
+    """What the data tells the model: names and the number of sources as given, and the widths of the feature inputs.
 
     InputError when no clip of the manifest has a feature input, whose width nobody knows then.
     """
@@ -160,4 +163,4 @@ def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] =
             if not cache.places(cache.manifest.clips, name):
                 raise InputError(f"{cache.manifest.path}: media.{way.source or name}: no clip has these features")
             widths[name] = cache.layouts[name].shape[0]
-    return Facts(labels=tuple(labels), words=tuple(words), widths=widths)
+    return Facts(labels=tuple(labels), words=tuple(words), widths=widths, num_sources=num_sources)
