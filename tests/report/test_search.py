@@ -69,11 +69,11 @@ def test_a_search_goes_on_where_it_was_and_ranks_its_draws(tmp_path: Path) -> No
     comparison, jobs = make_search(tmp_path, search={"num_draws": 2})
     right = {"audio": 3, "both": 2, "both-draw000": 4, "both-draw001": 7, "both-draw002": 6}
     for job in jobs:
-        make_run(job, lambda job, clip: right_first(right[job.row])(clip), split="val")
+        make_run(job, lambda job, clip: right_first(right[job.row])(clip), scored="val")
     execute(comparison, jobs)  # all of it is there
     comparison, jobs = make_search(tmp_path)
     assert not (jobs[-1].config.folder / "weights.safetensors").exists()
-    make_run(jobs[-1], lambda job, clip: right_first(right[job.row])(clip), split="val")
+    make_run(jobs[-1], lambda job, clip: right_first(right[job.row])(clip), scored="val")
     execute(comparison, jobs)
     table = make_table(comparison, jobs)
     assert [row.key for row in table.rows] == ["audio", "both", "both-draw001", "both-draw002", "both-draw000"]
