@@ -197,7 +197,7 @@ def _width(encoder: nn.Module) -> int:
     return int(last.width)  # type: ignore[arg-type]
 
 
-def _head(config: HeadConfig, width: int, facts: Facts, model: ModelConfig) -> nn.Module:
+def _head(config: LabelsConfig | CaptionConfig, width: int, facts: Facts, model: ModelConfig) -> nn.Module:
     if isinstance(config, CaptionConfig):
         if not facts.words:
             raise InputError("model.heads: a caption head needs captions, and the manifest's training split has none")

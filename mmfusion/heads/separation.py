@@ -89,7 +89,8 @@ class _Separation(nn.Module):
         self.num_outputs = config.num_outputs or num_sources
         if self.num_outputs < num_sources:
             raise InputError(f"num_outputs: {self.num_outputs} is fewer than the {num_sources} sources of a mixture")
-        self.reads, self.consistency, self.objective = config.input, config.consistency, config.loss
+        self.reads, self.objective = config.input, config.loss
+        self.consistency: Consistency = config.consistency
 
     def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of the clips of a batch, and figures; see `separation_loss`. Zero without sources."""
