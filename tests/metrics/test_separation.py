@@ -6,6 +6,7 @@ import json
 from itertools import permutations
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,25 @@ def test_frames_as_published(folder: Path, case: str) -> None:
         figures = BssEval(truth[:, frames[number]]).figures(said[:, frames[number]])
         for ours, name in zip(figures, SDR_SIR_SAR, strict=True):
             assert ours == pytest.approx([row[number] for row in expected[name]], abs=1e-6)
+
+
+def decoded(path: Path, stream: int) -> np.ndarray:
+    """One stream of a stem file as samples (N, channels)."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(container.streams.audio[stream])]
+    return np.concatenate(frames, axis=1).T.astype(np.float64)
+
+
+def test_snr_is_musevals_sdr_of_images_second_by_second(shared_data: Path) -> None:
+    folder = shared_data / "golden" / "museval"
+    published = json.loads((folder / "Music Delta - 80s Rock.json").read_text())["targets"]
+    _, drums, bass, other, vocals = (decoded(next(folder.rglob("*.stem.mp4")), stream) for stream in range(5))
+    generator = np.random.RandomState(0)  # the estimates of the published example are noise
+    for target, truth in zip(published, (vocals, drums + bass + other), strict=True):
+        said = generator.random_sample(truth.shape)
+        for second, frame in enumerate(target["frames"]):
+            part = slice(second * 44_100, (second + 1) * 44_100)
+            assert snr(truth[part].ravel(), said[part].ravel()) == pytest.approx(frame["metrics"]["SDR"], abs=2e-5)
 
 
 def tones(seed: int, num: int, length: int = 400) -> np.ndarray:
