@@ -42,6 +42,11 @@ class LabelsConfig:
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of this head in the model's loss; applied by the model, not by `loss`."""
 
+    @property
+    def scored_as(self) -> Literal["multi", "single"]:
+        """What `label_metrics` takes it for: relevances are labels from 0.5 on, and are ranked besides."""
+        return "single" if self.target == "single" else "multi"
+
     @model_validator(mode="after")
     def _settings_fit(self) -> Any:
         if self.per_class and self.hidden is None:
