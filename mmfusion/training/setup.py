@@ -86,7 +86,7 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     config = run.config
     manifest = read_manifest(Path(config.data.manifest))
     check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
-    _check_labels(run, manifest)
+    check_labels(run, manifest)
     with accelerator.main_process_first():
         report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)
         vocabulary = _vocabulary(run, manifest)
@@ -99,8 +99,8 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     return Material(manifest, cache, gather_facts(cache, run.labels(), words), vocabulary)
 
 
-def _check_labels(run: Run, manifest: Manifest) -> None:
-    """A head for exactly one class a clip cannot learn from a clip with none or several."""
+def check_labels(run: Run, manifest: Manifest) -> None:
+    """A head for exactly one class a clip cannot learn from a clip with none or several: InputError names it."""
     for name, head in run.config.model.heads.items():
         for clip in manifest.clips if isinstance(head, LabelsConfig) and head.target == "single" else ():
             if clip.labels is not None and len(clip.labels) != 1:
