@@ -60,7 +60,7 @@ def to_table(mixture: Mixture, scale: float, stored_as: Sequence[str], hashes: S
         "manifest": mixture.manifest.as_posix(),
     }  # fmt: skip
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for place, part in enumerate(recipe.parts):
         own = {"stored_as": stored_as[place], "samples_hash": hashes[place], "shown": int(place == mixture.shown)}

@@ -209,7 +209,7 @@ def _place(sounds: Sequence[Sound], config: MixtureConfig, rate: int, num_sample
     Crops are drawn among the active ones; where a late onset leaves none, sound and onset are drawn again.
     """
     for _ in range(_MOST_DRAWS):
-        sound = sounds[rng.integers(len(sounds))]
+        sound = sounds[int(rng.integers(len(sounds)))]
         if config.onset_s is None:
             onset = int(rng.integers(max(0, num_samples - sound.num_samples) + 1))
         else:
