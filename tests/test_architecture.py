@@ -32,7 +32,7 @@ DOORS = {
     "accelerate": ("training/", "evaluate"),
     "torchvision": ("encoders/",),
     # data/mfcc: the cepstrum that classical classifiers are given has one definition, the library's.
-    "torchaudio": ("encoders/", "data/augment", "data/mfcc", "metrics/", "heads/separation"),
+    "torchaudio": ("encoders/", "data/mfcc", "data/retiming", "metrics/", "heads/separation"),
 }
 
 MAX_FILE, MAX_FUNCTION, MAX_TOOL = 350, 45, 60

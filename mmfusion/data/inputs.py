@@ -104,6 +104,15 @@ class DataConfig:
         return self
 
     @model_validator(mode="after")
+    def _sound_alone(self) -> Any:
+        wanted = {"augment.speed": self.augment.speed is not None, "augment.blend": self.augment.blend.is_on}
+        for name, way in self.inputs.items():
+            for setting, is_on in wanted.items() if not isinstance(way, WaveformInput) else ():
+                if is_on:
+                    raise ValueError(f"{setting} changes sound only, and inputs.{name} is no waveform")
+        return self
+
+    @model_validator(mode="after")
     def _mixtures_are_heard(self) -> Any:
         if self.mixture is None:
             return self
@@ -113,7 +122,7 @@ class DataConfig:
         if "audio" in self.modality_dropout:
             raise ValueError("modality_dropout hides 'audio', and a mixture is nothing but sound")
         # What changes the sound alone would part it from its sources; crops and flips are for pictures.
-        if replace(self.augment, crop=0.0, flip=0.0).is_on:
+        if replace(self.augment, crop=0.0, flip=0.0).is_on or self.augment.blend.is_on:
             raise ValueError("augment changes the sound, and mixtures vary by snr_db, level_db and onset_s instead")
         return self
 

@@ -90,8 +90,10 @@ def make_mixtures(order: Order, progress: bool = True) -> Prepared:
     found, left_out = sound_manifest(original, order.mixture.selected_classes)
     clips = tuple(replace(clip, end_s=window(clip, LONGEST_SOURCE_S)[1]) for clip in found.clips)
     sounds = Manifest(original.path.resolve(), clips)
-    cache, reasons = _open(sounds, order.sample_rate_hz, order.cache, progress)
-    pools, unused = gather_pools(sounds, cache, order.mixture, _splits(order, sounds), progress)
+    splits = _splits(order, sounds)
+    wanted = Manifest(sounds.path, tuple(clip for clip in clips if clip.split in splits))
+    cache, reasons = _open(wanted, order.sample_rate_hz, order.cache, progress)
+    pools, unused = gather_pools(sounds, cache, order.mixture, splits, progress)
     remarks = {why: tuple(reasons.get(clip, clip) for clip in ids) for why, ids in {**left_out, **unused}.items()}
     out.mkdir(parents=True, exist_ok=True)
     claim(out, _settings(order, original), "a set of mixtures")

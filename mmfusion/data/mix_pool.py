@@ -39,7 +39,7 @@ class Sound:
     @property
     def label(self) -> str:
         """The class that sounds."""
-        return _label(self.clip)
+        return label_of(self.clip)
 
     def length_in(self, room: int) -> int:
         """How many samples are taken where there is room for `room`: all of them, or a whole number of frames."""
@@ -90,7 +90,7 @@ def sound_manifest(manifest: Manifest, classes: Collection[str] = (), key: str =
         if reason:
             left_out.setdefault(reason, []).append(clip.id)
         else:
-            sounds += [sound for sound in _sounds(clip, key) if not classes or _label(sound) in classes]
+            sounds += [sound for sound in _sounds(clip, key) if not classes or label_of(sound) in classes]
     if not sounds:
         reasons = "; ".join(f"{len(ids)} {reason}" for reason, ids in left_out.items())
         raise InputError(f"{manifest.path}: no clip can be a source of a mixture ({reasons or 'no class is left'})")
@@ -148,6 +148,7 @@ def _cut(clip: Clip, heard: list[Source], label: str, **changes: object) -> Clip
     return replace(plain, start_s=start_s, end_s=end_s) if start_s < end_s else plain
 
 
-def _label(clip: Clip) -> str:
+def label_of(clip: Clip) -> str:
+    """The class of a clip that has exactly one."""
     assert clip.labels is not None
     return clip.labels[0]

@@ -60,7 +60,7 @@ def to_table(mixture: Mixture, scale: float, stored_as: Sequence[str], hashes: S
         "manifest": mixture.manifest.as_posix(),
     }  # fmt: skip
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for place, part in enumerate(recipe.parts):
         own = {"stored_as": stored_as[place], "samples_hash": hashes[place], "shown": int(place == mixture.shown)}
@@ -162,12 +162,11 @@ def _part_of(row: _Row, rate: int) -> Part:
     media = {"audio": row.text("source_file")}
     if row.text("video_file"):
         media["video"] = row.text("video_file")
-    start_s, label = row.number("clip_start_s"), row.text("class_name")
-    clip = Clip(row.text("clip"), media, row.text("split"), "", start_s, row.number("clip_end_s"), labels=(label,))
+    start_s, labels = row.number("clip_start_s"), (row.text("class_name"),)
+    clip = Clip(row.text("clip"), media, row.text("split"), "", start_s, row.number("clip_end_s"), labels)
     onset = round(row.number("start_s") * rate)
     return Part(
         clip=clip,
-        label=label,
         class_id=row.whole("class_id"),
         from_sample=round((row.number("crop_start_s") - start_s) * rate),
         onset_sample=onset,

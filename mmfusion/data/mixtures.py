@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from mmfusion.config import configclass
 from mmfusion.data.augment import generator
-from mmfusion.data.mix_pool import Sound
+from mmfusion.data.mix_pool import Sound, label_of
 from mmfusion.types import Clip, InputError
 
 _MOST_DRAWS = 200
@@ -80,7 +80,6 @@ class Part:
     """One source of a mixture: `num_samples` of a clip's sound from `from_sample` on, heard from `onset_sample` on."""
 
     clip: Clip
-    label: str
     class_id: int
     from_sample: int
     onset_sample: int
@@ -88,6 +87,11 @@ class Part:
     snr_db: float
     gain_db: float
     impulse_response: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The class of the source."""
+        return label_of(self.clip)
 
     @property
     def end_sample(self) -> int:
@@ -194,7 +198,7 @@ def _draw(pool: Pool, config: MixtureConfig, number: int, rng: np.random.Generat
         sound, start, onset, length = _place(pool.sounds[label], config, pool.sample_rate_hz, num_samples, rng)
         rooms = config.impulse_responses
         parts.append(Part(
-            sound.clip, label, pool.class_ids[label], start, onset, length, snr_db,
+            sound.clip, pool.class_ids[label], start, onset, length, snr_db,
             gain_db=round(10 * math.log10(energy / sound.energy_of(start, length)), 6),
             impulse_response=rooms[rng.integers(len(rooms))] if rooms else None,
         ))  # fmt: skip
@@ -209,7 +213,7 @@ def _place(sounds: Sequence[Sound], config: MixtureConfig, rate: int, num_sample
     Crops are drawn among the active ones; where a late onset leaves none, sound and onset are drawn again.
     """
     for _ in range(_MOST_DRAWS):
-        sound = sounds[rng.integers(len(sounds))]
+        sound = sounds[int(rng.integers(len(sounds)))]
         if config.onset_s is None:
             onset = int(rng.integers(max(0, num_samples - sound.num_samples) + 1))
         else:

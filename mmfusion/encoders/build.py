@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mmfusion.encoders.audio import SpectrogramCnn, SpectrogramCnnConfig, TorchvisionAudio, TorchvisionAudioConfig
+from mmfusion.encoders.audio_tagging import TaggingCnn, TaggingCnnConfig
 from mmfusion.encoders.audio_transformer import TransformersAudioConfig, build_transformers_audio
 from mmfusion.encoders.precomputed import Precomputed, PrecomputedConfig
 from mmfusion.encoders.spectral import DenseCnn, DenseCnnConfig, StftEncoder, StftEncoderConfig
@@ -19,6 +20,7 @@ SpectralConfig = StftEncoderConfig | DenseCnnConfig | UnetConfig
 """those that read spectra, `spectra.stft`"""
 EncoderConfig = Annotated[
     SpectrogramCnnConfig
+    | TaggingCnnConfig
     | TorchvisionAudioConfig
     | TransformersAudioConfig
     | StftEncoderConfig
@@ -45,6 +47,8 @@ def _build(config: EncoderConfig, width: int | None) -> StepEncoder:  # noqa: PL
     match config:
         case SpectrogramCnnConfig():
             return SpectrogramCnn(config)
+        case TaggingCnnConfig():
+            return TaggingCnn(config)
         case TorchvisionAudioConfig():
             return TorchvisionAudio(config)
         case TransformersAudioConfig():

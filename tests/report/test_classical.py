@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmfusion.data.inputs import FeaturesInput
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.media import write_sound
 from mmfusion.data.mfcc import NUM_STATISTICS, cepstral_statistics
+from mmfusion.report import classical
 from mmfusion.report.baseline_runs import baseline_done, make_baseline
-from mmfusion.report.classical import ClassicalTagger
+from mmfusion.report.classical import ClassicalTagger, sound_statistics
 from mmfusion.report.comparison import Baseline, ComparisonConfig, Job, LabelBaseline, jobs_of, load_comparison
 from mmfusion.report.execute import make_ready
 from mmfusion.report.page import write_page
@@ -28,6 +31,11 @@ from mmfusion.types import Clip, InputError
 
 KINDS: tuple[LabelBaseline, ...] = ("knn", "svm", "forest")
 RATE_HZ = 8000
+
+
+@pytest.fixture(autouse=True)
+def small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "NUM_TREES", 25)
 
 
 def sine(frequency_hz: float, seconds: float = 1.0) -> np.ndarray:
@@ -245,7 +253,6 @@ def test_several_labels_and_relevances(tmp_path: Path) -> None:
         ({"rows": {"a": {"baseline": "svm", "neighbours": 3}}}, r"rows\.a\.neighbours: .*: nearest or knn has it"),
         ({"rows": {"a": {"baseline": "knn", "says": "x"}}}, r"rows\.a\.says: .*: constant has it"),
         ({"head": {"caption": {"kind": "caption"}}, "figure": "caption.cider"}, "row knn says labels only"),
-        ({"inputs": {"audio": {"kind": "frames"}}}, "and data.inputs has no waveform"),
         ({"two": True}, "takes exactly one class a clip"),
         ({"leak": True}, "group: 'train-high-0' is in two splits"),
     ],
@@ -262,6 +269,12 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: st
         comparison, jobs = make_comparison(tmp_path, **changes)
         make_ready(comparison, jobs)
         make_baseline(jobs[0].config, jobs[0].instead, "test")  # type: ignore[arg-type]
+
+
+def test_listening_needs_sound() -> None:
+    cache = SimpleNamespace(inputs={"audio": FeaturesInput()}, manifest=SimpleNamespace(path="manifest.jsonl"))
+    with pytest.raises(InputError, match=r"manifest\.jsonl: a knn, svm or forest row listens"):
+        sound_statistics(cache, [])  # type: ignore[arg-type]
 
 
 def test_neighbours_can_be_chosen(tmp_path: Path) -> None:
