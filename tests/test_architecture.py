@@ -17,7 +17,7 @@ LEVELS = {
     "types": 0, "config": 0, "entry": 0,
     "encoders": 1, "fusion": 1, "heads": 1, "language": 1, "data": 1, "metrics": 1,
     "model": 2,
-    "training": 3, "evaluate": 3, "predict": 3, "ensemble": 3,
+    "training": 3, "evaluate": 3, "predictor": 3, "predict": 3, "ensemble": 3,
     "report": 4, "live": 4,
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 from mmfusion.config import save, to_tree, validate
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.evaluate import keep_scores, read_rows
-from mmfusion.predict import Predictor
+from mmfusion.predictor import Predictor
 from mmfusion.report.comparison import Reranked
 from mmfusion.report.grounding import Grounder, look, tune
 from mmfusion.training.provenance import built_from, commit, hardware, versions
