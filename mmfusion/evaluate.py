@@ -35,6 +35,7 @@ from mmfusion.language.search import SearchConfig, search
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.metrics.captions import caption_metrics
 from mmfusion.metrics.labels import label_metrics
+from mmfusion.metrics.ranking import ranking_metrics
 from mmfusion.model import FusionModel
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
@@ -226,8 +227,16 @@ def score_labels(rows: Sequence[Row], run: Run, labels: Sequence[str]) -> dict[s
             reference, known = label_truth(rows, labels)
             if known.any():
                 estimate = np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
-                scores[name] = label_metrics(reference, estimate, labels, known, head.target)
+                scores[name] = label_metrics(reference, estimate, labels, known, head.scored_as)
+                if any(line["truth"].get("relevances") for line in rows):
+                    scores[name] = _with_ranks(scores[name], ranking_metrics(reference, estimate, labels, known))
     return scores
+
+
+def _with_ranks(figures: dict[str, Any], ranks: dict[str, Any]) -> dict[str, Any]:
+    """Label figures with those of the relevances beside them, for each class too."""
+    per_class = {name: {**own, **ranks["per_class"][name]} for name, own in figures["per_class"].items()}
+    return {**figures, **ranks, "per_class": per_class}
 
 
 def score_captions(rows: Sequence[Row], run: Run, seen: Collection[str] | None = None) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Clip:
     `media` maps an input name ("audio", "video", or any further stream) to a file path; relative paths start at the
     manifest's folder. `labels` is None for an unlabelled clip, [] for a clip in which none of the classes occur.
     `relevances` holds a number in [0, 1] for each class that was rated; a class that is absent there is unknown.
-    `group` names what splits must not share (speaker, source video, artist, fold).
+    `group` names what splits must not share (speaker, source video, artist, fold). `genre` is the kind of music, in
+    sets that know it: class-aware mixing keeps to it.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Clip:
     relevances: Mapping[str, float] | None = None
     captions: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    genre: str | None = None
 
 
 @dataclass(frozen=True)

@@ -98,3 +98,12 @@ class DataConfig:
             if name not in self.inputs:
                 raise ValueError(f"modality_dropout names {name!r}, which is none of the inputs {sorted(self.inputs)}")
         return self
+
+    @model_validator(mode="after")
+    def _sound_alone(self) -> Any:
+        wanted = {"augment.speed": self.augment.speed is not None, "augment.blend": self.augment.blend.is_on}
+        for name, way in self.inputs.items():
+            for setting, is_on in wanted.items() if not isinstance(way, WaveformInput) else ():
+                if is_on:
+                    raise ValueError(f"{setting} changes sound only, and inputs.{name} is no waveform")
+        return self

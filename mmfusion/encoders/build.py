@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mmfusion.encoders.audio import SpectrogramCnn, SpectrogramCnnConfig, TorchvisionAudio, TorchvisionAudioConfig
+from mmfusion.encoders.audio_tagging import TaggingCnn, TaggingCnnConfig
 from mmfusion.encoders.audio_transformer import TransformersAudioConfig, build_transformers_audio
 from mmfusion.encoders.precomputed import Precomputed, PrecomputedConfig
 from mmfusion.encoders.steps import StepEncoder
@@ -15,6 +16,7 @@ from mmfusion.encoders.video_transformer import TransformersVideo, TransformersV
 
 EncoderConfig = Annotated[
     SpectrogramCnnConfig
+    | TaggingCnnConfig
     | TorchvisionAudioConfig
     | TransformersAudioConfig
     | FrameCnnConfig
@@ -38,6 +40,8 @@ def _build(config: EncoderConfig, width: int | None) -> StepEncoder:  # noqa: PL
     match config:
         case SpectrogramCnnConfig():
             return SpectrogramCnn(config)
+        case TaggingCnnConfig():
+            return TaggingCnn(config)
         case TorchvisionAudioConfig():
             return TorchvisionAudio(config)
         case TransformersAudioConfig():

@@ -185,4 +185,4 @@ def _statistic(result: Result, name: str) -> Statistic:
     rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
     reference, known = label_truth(rows, labels)
     chances = np.array([[row[head][label] for label in labels] for row in rows])
-    return label_statistic(metric, reference, chances, known, config.target)  # type: ignore[arg-type]
+    return label_statistic(metric, reference, chances, known, config.scored_as)  # type: ignore[arg-type]

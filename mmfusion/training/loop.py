@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather_object, set_seed
 from tqdm import tqdm
 
-from mmfusion.data.sampler import EpochSampler
+from mmfusion.data.sampler import EpochSampler, class_pools
 from mmfusion.training.allocation import keep_freed_memory
 from mmfusion.training.checkpoint import (
     Progress,
@@ -65,6 +65,7 @@ class Trainer:
         self.quiet = quiet or not accelerator.is_main_process
         self.material = open_material(run, accelerator, quiet)
         self.clips = self.material.clips(self.config.data.train_split)
+        self.pools = class_pools(self.clips) if self.settings.sampling == "balanced" else None
         if self.settings.select is not None:
             self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
@@ -227,7 +228,7 @@ class Trainer:
     def _batches(self, epoch: int, start: int) -> list[list[int]]:
         sampler = EpochSampler(
             len(self.clips), self.settings.batch_size, self.config.seed, epoch=epoch, start_batch=start,
-            rank=self.accelerator.process_index, world=self.accelerator.num_processes,
+            rank=self.accelerator.process_index, world=self.accelerator.num_processes, pools=self.pools,
         )  # fmt: skip
         return list(sampler)
 

@@ -27,6 +27,8 @@ from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, save, to_tree
 from mmfusion.data.inputs import DataConfig
+from mmfusion.data.sampler import Sampling
+from mmfusion.heads.caption import CaptionConfig
 from mmfusion.language.causal import TokenVocabulary, load_tokenizer
 from mmfusion.language.search import BeamConfig, SearchConfig
 from mmfusion.language.vocab import Vocabulary
@@ -82,6 +84,8 @@ class TrainingConfig:
     batch_size: int = Field(default=32, ge=1)
     accumulate: int = Field(default=1, ge=1)
     """batches whose gradients are summed into one update"""
+    sampling: Sampling = "shuffled"
+    """shuffled: every clip once an epoch; balanced: every class equally often, rare ones again and again"""
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = Field(default=5.0, gt=0)
@@ -134,6 +138,11 @@ class RunConfig:
                 raise ValueError(f"model.encoders.{name} reads the input {source!r}, and data.inputs has {known}")
         if self.training.patience is not None and self.training.select is None:
             raise ValueError("training.patience needs training.select, the figure that has to get better")
+        speaks = any(isinstance(head, CaptionConfig) for head in self.model.heads.values())
+        if speaks and self.data.augment.blend.is_on:
+            raise ValueError(
+                "data.augment.blend mixes clips, and a caption head would hear what its caption leaves out"
+            )
         source = getattr(self.model.language, "source", "run")
         if source == "transformers" and self.vocabulary.tokenizer is None:
             raise ValueError("model.language.source: transformers needs vocabulary.tokenizer, the tokens to be said")
