@@ -51,7 +51,7 @@ class Predictor:
         tensors = load_weights(run.weights)
         self.widths = _widths(run, tensors, features or {})
         words = self.vocabulary.words if self.vocabulary else ()
-        self.facts = Facts(run.labels(), words, self.widths)
+        self.facts = Facts(run.labels(), words, self.widths, config.data.num_sources)
         self.scaling = _scaling(run)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: FusionModel = build_model(config.model, self.facts)

@@ -38,7 +38,8 @@ class InputError(Exception):
 class Source:
     """One sounding or visible thing inside a clip.
 
-    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one.
+    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one. `video` is a
+    file in which the thing alone is seen, where there is one; its `video_start_s` shows what belongs to `start_s`.
     """
 
     label: str
@@ -47,6 +48,8 @@ class Source:
     seen: bool = True
     heard: bool = True
     media: str | None = None
+    video: str | None = None
+    video_start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ class Targets(_Movable):
     labels      (B, C) float in [0, 1]        label_mask  (B, C) bool, False where the truth is unknown
     activity    (B, S, C) float per second    words       (B, K, L) int64: <bos> w1 ... <eos> <pad> ...
     word_mask   (B, K, L) bool, False on padding and on captions that are not there
+    sources     (B, S, N) float32, the signals that the mixture is the sum of
+    source_mask (B, S) bool, False where there is no such source or it is silent
     """
 
     labels: Tensor | None = None
@@ -154,6 +159,8 @@ class Targets(_Movable):
     activity: Tensor | None = None
     words: Tensor | None = None
     word_mask: Tensor | None = None
+    sources: Tensor | None = None
+    source_mask: Tensor | None = None
 
     def fed_words(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """The batch's N captions as a decoder is fed them; None without any word.
@@ -180,11 +187,15 @@ class Batch(_Movable):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the data tells the model: class names, words (index 0 is <pad>), and the width of feature inputs."""
+    """What the data tells the model: class names, words (index 0 is <pad>), and the width of feature inputs.
+
+    `num_sources` is how many sources a mixture has, 0 where clips are no mixtures.
+    """
 
     labels: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
+    num_sources: int = 0
 
 
 @dataclass(frozen=True)

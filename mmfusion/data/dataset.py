@@ -13,6 +13,7 @@ from mmfusion.data.blend import Pools, mixup, unite
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.collate import Example, collate
 from mmfusion.data.inputs import DataConfig, FeaturesInput
+from mmfusion.data.raw import Raw
 from mmfusion.data.reading import ClipReader
 from mmfusion.data.retiming import Retiming, duration
 from mmfusion.data.scaling import Scaling, gather_scaling, scale
@@ -74,20 +75,26 @@ class ClipDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
-        example = self._example(clip, "")
+        example = self.example(clip, self.reader.load(clip))
         if self._pools is None:
             return example
         plan = self._pools.draw(self.config.augment.blend, index, generator(self.seed, self.epoch, clip.id, "blend"))
         for number, (place, level_db) in enumerate(plan.united):
-            example = unite(example, self._example(self.clips[place], f"united {number} {clip.id}"), level_db)
+            example = unite(example, self._other(place, f"united {number} {clip.id}"), level_db)
         if plan.mixed is not None:
             place, weight = plan.mixed
-            example = mixup(example, self._example(self.clips[place], f"mixed {clip.id}"), weight)
+            example = mixup(example, self._other(place, f"mixed {clip.id}"), weight)
         return example
 
-    def _example(self, clip: Clip, use: str) -> Example:
-        """One clip by itself; `use` sets what is drawn for it apart from other uses of the clip in the same epoch."""
-        inputs = self.reader.load(clip)
+    def _other(self, place: int, use: str) -> Example:
+        clip = self.clips[place]
+        return self.example(clip, self.reader.load(clip), use)
+
+    def example(self, clip: Clip, inputs: dict[str, Raw], use: str = "") -> Example:
+        """What is shown of a clip whose inputs were read, by itself.
+
+        `use` sets what is drawn for it apart from other uses of the clip in the same epoch.
+        """
         for name, way in self._features.items():
             if name in inputs:
                 inputs[name] = scale(inputs[name], way, self.scaling.get(name))
@@ -159,8 +166,8 @@ class ClipDataset(Dataset[Example]):
         return [self._encode(caption) for caption in captions]
 
 
-def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = ()) -> Facts:
-    """What the data tells the model: class names and words as given, and the widths of the feature inputs.
+def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = (), num_sources: int = 0) -> Facts:
+    """What the data tells the model: names and the number of sources as given, and the widths of the feature inputs.
 
     InputError when no clip of the manifest has a feature input, whose width nobody knows then.
     """
@@ -170,4 +177,4 @@ def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] =
             if not cache.places(cache.manifest.clips, name):
                 raise InputError(f"{cache.manifest.path}: media.{way.source or name}: no clip has these features")
             widths[name] = cache.layouts[name].shape[0]
-    return Facts(labels=tuple(labels), words=tuple(words), widths=widths)
+    return Facts(labels=tuple(labels), words=tuple(words), widths=widths, num_sources=num_sources)

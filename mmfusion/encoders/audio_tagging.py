@@ -7,7 +7,9 @@ relative.
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -30,12 +32,10 @@ class TaggingCnnConfig:
     """Which input it reads; the encoder's own name when not given."""
     frozen: bool = False
     """Keeps weights and statistics as they are."""
-    channels: tuple[Annotated[int, Field(gt=0)], ...] = (32, 64, 128, 256)
-    """Channels of each block; every block halves time and frequency."""
-    convs: Annotated[int, Field(ge=1)] = 1
-    """Convolutions a block."""
-    stem: Annotated[int, Field(gt=0)] = 16
-    """Channels of the first convolution, which works at full size."""
+    stem: Annotated[int, Field(gt=0)] = 32
+    """Channels of the first convolution, which halves time and frequency."""
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = (64, 128, 256, 256)
+    """Channels of each block; every block but the last halves time and frequency."""
     width: Annotated[int, Field(gt=0)] = 256
     """Features a step."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -48,7 +48,8 @@ class TaggingCnn(StepEncoder):
     """Waveform (B, N) -> (B, T, width); a step is 2 ** blocks frames of the log-mel, T = ceil(frames / frames a step).
 
     A step is real when one of its frames is. Maps are zeroed where nothing is real before every convolution, so padding
-    changes nothing; batch norm in training counts those zeros. Over frequency the mean and the maximum are taken.
+    changes nothing; batch norm in training counts what is computed there. Over frequency the mean and the maximum are
+    taken. A step sees `reach` steps to either side of its own.
     Raises InputError when there are more blocks than the bands can be halved.
     """
 
@@ -56,43 +57,47 @@ class TaggingCnn(StepEncoder):
         super().__init__()
         if not config.channels:
             raise InputError("tagging_cnn.channels: needs at least one block")
-        if config.logmel.num_mels >> len(config.channels) < 1:
+        if config.logmel.num_mels % 2 ** len(config.channels):
             raise InputError(
                 f"tagging_cnn.channels: {config.logmel.num_mels} bands cannot be halved {len(config.channels)} times"
             )
         self.logmel = LogMel(config.logmel)
         self.frames = 2 ** len(config.channels)
-        self.stem = _Conv(1, config.stem)
+        # Four taps reach equally far to both sides of a pair.
+        self.stem = _conv(1, config.stem, 4, 2)
         sizes = (config.stem, *config.channels)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(_Conv(before if first == 0 else after, after) for first in range(config.convs))
-            for before, after in zip(sizes, config.channels, strict=False)
-        )
+        self.blocks = nn.ModuleList(_conv(before, after, 3, 1) for before, after in pairwise(sizes))
         last = [nn.Dropout(config.dropout), nn.Linear(2 * config.channels[-1], config.width), nn.ReLU()]
         self.last = nn.Sequential(*last)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rate, self.width = 1 / (config.logmel.hop_s * self.frames), config.width
+        window = math.ceil(config.logmel.window_s / config.logmel.hop_s)
+        self.reach = math.ceil((window + 2 * self.frames) / self.frames)
 
     def forward(self, raw: Stream) -> Stream:
         frames, real = group_steps(self.logmel(raw), self.frames)
         maps, mask = frames.flatten(1, 2).unsqueeze(1), real.flatten(1, 2)
-        maps = self.stem(maps.contiguous(memory_format=torch.channels_last), mask)
-        for block in self.blocks:
-            for conv in block:  # type: ignore[union-attr]
-                maps = conv(maps, mask)
-            maps, mask = F.avg_pool2d(maps, 2), mask.unflatten(1, (-1, 2)).any(2)
+        maps = self.stem(maps.contiguous(memory_format=torch.channels_last))
+        maps, mask = _keep(maps, _halved(mask))
+        for number, block in enumerate(self.blocks, start=1):
+            maps = block(maps)
+            if number < len(self.blocks):
+                maps, mask = _keep(F.avg_pool2d(maps, 2), _halved(mask))
         features = torch.cat([maps.mean(3), maps.amax(3)], dim=1).transpose(1, 2)
         steps = self.last(features).float() * mask.unsqueeze(2)
         return Stream(steps, mask, self.rate)
 
 
-class _Conv(nn.Module):
-    """(B, C, T, F), mask (B, T) -> (B, C', T, F), zero where the mask is False."""
+def _conv(channels_in: int, channels: int, taps: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels, taps, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
-    def __init__(self, channels_in: int, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
 
-    def forward(self, maps: Tensor, mask: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(maps)), inplace=True) * mask[:, None, :, None]
+def _halved(mask: Tensor) -> Tensor:
+    """(B, T) -> (B, T / 2): real when one of the two is."""
+    return mask.unflatten(1, (-1, 2)).any(2)
+
+
+def _keep(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (B, C, T, F), zero where the mask (B, T) is False."""
+    return maps * mask[:, None, :, None], mask

@@ -1,26 +1,33 @@
 """Run folders of baselines: predictions, metrics and provenance as a trained and evaluated run leaves them.
 
-There are no weights, 0 parameters and 0 s of training; provenance.json holds what the baseline is.
+There are no weights; provenance.json holds what the baseline is. One that says captions has 0 parameters and 0 s of
+training, one that says labels has no parameters to count, and its training is the reading and fitting of the training
+clips.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import platform
+import time
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 
 from mmfusion.config import load
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import FeaturesInput
-from mmfusion.data.manifest import Manifest, read_manifest
-from mmfusion.evaluate import keep_scores, truth
+from mmfusion.data.manifest import Manifest, check_groups, read_manifest
+from mmfusion.evaluate import Row, keep_scores, label_truth, truth
 from mmfusion.heads.caption import CaptionConfig
+from mmfusion.heads.labels import LabelsConfig
 from mmfusion.report.baselines import NUM_NEIGHBOURS, constant_caption, human, nearest_neighbour_consensus
-from mmfusion.report.comparison import Baseline
+from mmfusion.report.classical import ClassicalTagger, sound_statistics
+from mmfusion.report.comparison import Baseline, LabelBaseline
 from mmfusion.training.provenance import commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.setup import check_labels
 from mmfusion.types import Clip, InputError
 
 
@@ -38,25 +45,70 @@ def baseline_done(config: RunConfig, baseline: Baseline, split: str) -> bool:
 def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
     """Writes predictions.<split>.jsonl, provenance.json and metrics.<split>.json of a split whose cache is built.
 
-    Every caption head says the same. InputError when the folder holds a trained run, when the training clips (for a
-    human row: a clip of the split) have no captions to choose from, and when a nearest row has no feature input.
+    Every caption head, or every label head, says the same kind of thing. InputError when the folder holds a trained
+    run, when the training clips have nothing to learn from (for a human row: a clip of the split has too few captions),
+    when an input is missing that the baseline reads, and when a group is in two splits.
     """
     run = Run.create(config)
     if run.weights.exists() or any(run.folder.glob("checkpoint-*")):
         raise InputError(f"{run.folder}: holds a trained run; give the row another name or delete the folder")
     manifest = read_manifest(config.data.manifest)
+    check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
     cache = ClipCache(manifest, config.data)
-    training, clips = (cache.usable(manifest.split(name)) for name in (config.data.train_split, split))
+    training, clips = (_readable(cache, name) for name in (config.data.train_split, split))
+    facts, labels = _provenance(config, baseline, manifest), ()
+    if baseline.kind in get_args(LabelBaseline):
+        check_labels(run, manifest)
+        labels = manifest.label_names()
+        run.write_json("labels.json", list(labels))
+        rows, seconds = _tag(baseline, config, cache, training, clips, labels)
+        facts |= {"num_parameters": None, "num_trained_parameters": None, "training_s": round(seconds, 3)}
+    else:
+        rows = _caption(baseline, config, cache, training, clips)
+    run.write_json("provenance.json", facts)
+    keep_scores(rows, run, split, clips, manifest, labels)
+    return run
+
+
+def _readable(cache: ClipCache, split: str) -> tuple[Clip, ...]:
+    clips = cache.usable(cache.manifest.split(split))
+    if not clips:
+        raise InputError(f"{cache.manifest.path}: split {split!r} has no readable clip")
+    return clips
+
+
+def _tag(baseline: Baseline, config: RunConfig, cache: ClipCache, training: Sequence[Clip], clips: Sequence[Clip],
+         labels: Sequence[str]) -> tuple[list[Row], float]:  # fmt: skip
+    """What every label head says of each clip, and the seconds that went into learning it from the training clips."""
+    begun = time.perf_counter()
+    statistics = sound_statistics(cache, training)
+    told, known = label_truth([{"truth": truth(clip)} for clip in training], labels)
+    taggers: dict[str, ClassicalTagger] = {}
+    for name, head in config.model.heads.items():
+        if isinstance(head, LabelsConfig):
+            taggers[name] = ClassicalTagger(baseline, head.target == "single", config.seed)
+            taggers[name].fit(statistics, told, known)
+    seconds = time.perf_counter() - begun
+    heard = sound_statistics(cache, clips)
+    said = {name: tagger.chances(heard).tolist() for name, tagger in taggers.items()}
+    rows = [
+        {"id": clip.id}
+        | {name: dict(zip(labels, chances[place], strict=True)) for name, chances in said.items()}
+        | {"truth": truth(clip)}
+        for place, clip in enumerate(clips)
+    ]
+    return rows, seconds
+
+
+def _caption(baseline: Baseline, config: RunConfig, cache: ClipCache, training: Sequence[Clip], clips: Sequence[Clip]
+             ) -> list[Row]:  # fmt: skip
     heads = [name for name, head in config.model.heads.items() if isinstance(head, CaptionConfig)]
     said, references = _say(baseline, cache, training, clips, config.seed)
-    rows = [
+    return [
         {"id": clip.id, **dict.fromkeys(heads, said[clip.id])}
         | {"truth": {**truth(clip), "captions": list(references[clip.id])}}
         for clip in clips
     ]
-    run.write_json("provenance.json", _provenance(config, baseline, manifest))
-    keep_scores(rows, run, split, clips, manifest)
-    return run
 
 
 def _say(baseline: Baseline, cache: ClipCache, training: Sequence[Clip], clips: Sequence[Clip], seed: int

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -19,6 +19,13 @@ from mmfusion.types import InputError
 
 SOURCES = ("parts", "start", "ensemble", "rerank", "baseline")
 """what a row can be built from, by its field in RowConfig"""
+CaptionBaseline = Literal["constant", "nearest", "human"]
+LabelBaseline = Literal["knn", "svm", "forest"]
+BaselineKind = Literal[CaptionBaseline, LabelBaseline]
+DRAWN = ("human", "forest")
+"""baselines that draw: one run a seed; the others have one run"""
+ONLY_OF = {"says": ("constant",), "neighbours": ("nearest", "knn")}
+"""settings of a row that belong to some baselines only"""
 HUMAN_TITLE = "one reference against the others"
 HUMAN_NOTE = (
     f"*{HUMAN_TITLE}*: one reference caption of each clip, drawn by seed, is scored as if a system had said it; its "
@@ -59,15 +66,16 @@ class RowConfig:
     """row whose n best captions are ranked anew by what a tagger hears (report/reranked.py); nothing is trained"""
     tagger: str | None = None
     """row whose label head hears for a `rerank` row; null takes the re-ranked row's own, given the sound alone"""
-    baseline: Literal["constant", "nearest", "human"] | None = None
-    """what says the captions instead of a trained model: one sentence for all clips, the consensus of the nearest
-    training clips by the configuration's feature inputs, or one reference of each clip (report/baselines.py)"""
+    baseline: BaselineKind | None = None
+    """what speaks instead of a trained model. Captions (report/baselines.py): one sentence for all clips, the consensus
+    of the nearest training clips by the configuration's feature inputs, or one reference of each clip. Labels, from
+    statistics of the sound (report/classical.py): k nearest neighbours, a linear SVM, a random forest"""
     needs_file: str | None = None
     """file without which this row is left out, and the table says so"""
     says: str | None = None
     """the sentence of a constant row; null takes the consensus of the training captions"""
     neighbours: int | None = Field(default=None, ge=1)
-    """training clips that a nearest row looks at; null takes report/baselines.py's number"""
+    """training clips that a nearest or knn row looks at; null takes 5"""
 
 
 @configclass
@@ -117,9 +125,9 @@ class ComparisonConfig:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What makes the captions of a row that has no model; fields as in RowConfig."""
+    """What speaks for a row that has no trained model; fields as in RowConfig."""
 
-    kind: Literal["constant", "nearest", "human"]
+    kind: BaselineKind
     says: str | None = None
     neighbours: int | None = None
 
@@ -161,9 +169,9 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
             raise InputError(f"{path}: reference: there is no row {row!r}")
     for name, row in comparison.rows.items():
         _check_sources(name, row, known, path)
-        for key, given, kind in (("says", row.says, "constant"), ("neighbours", row.neighbours, "nearest")):
-            if given is not None and row.baseline != kind:
-                raise InputError(f"{path}: rows.{name}.{key}: only a row with baseline: {kind} has it")
+        for key, kinds in ONLY_OF.items():
+            if getattr(row, key) is not None and row.baseline not in kinds:
+                raise InputError(f"{path}: rows.{name}.{key}: only a row with baseline: {' or '.join(kinds)} has it")
         if row.tagger is not None and row.rerank is None:
             raise InputError(f"{path}: rows.{name}.tagger: only a row with rerank has it")
         if row.rerank and (row.config or row.set):
@@ -213,10 +221,10 @@ def jobs_of(comparison: ComparisonConfig, path: str | Path) -> list[Job]:
     """Every run that the table needs, rows in order, folds and seeds inside; what draws nothing has the first seed."""
     folds = comparison.folds or {"": {}}
     jobs = [
-        _job(comparison, Path(path), row, fold, seed)
-        for row in comparison.rows
+        _job(comparison, Path(path), name, fold, seed)
+        for name, row in comparison.rows.items()
         for fold in folds
-        for seed in comparison.seeds[: 1 if comparison.rows[row].baseline in ("constant", "nearest") else None]
+        for seed in comparison.seeds[: 1 if row.baseline and row.baseline not in DRAWN else None]
     ]
     _check_figures(comparison, jobs, path)
     return jobs
@@ -231,8 +239,10 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
             config = job.config.model.heads.get(head)
             if config is None:
                 raise InputError(f"{where}: row {job.row} has no head {head!r}")
-            if isinstance(job.instead, Baseline) and isinstance(config, LabelsConfig):
-                raise InputError(f"{where}: row {job.row} says captions only and has no {figure.name}")
+            if isinstance(job.instead, Baseline):
+                said = "captions" if job.instead.kind in get_args(CaptionBaseline) else "labels"
+                if isinstance(config, LabelsConfig) != (said == "labels"):
+                    raise InputError(f"{where}: row {job.row} says {said} only and has no {figure.name}")
             tested = LABEL_STATISTICS if isinstance(config, LabelsConfig) else CAPTION_METRICS
             if figure.significance and metric not in tested:
                 raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")

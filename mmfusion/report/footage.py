@@ -41,7 +41,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Footage:
-    """Data URIs and drawings of one clip, on one time axis of `duration_s`; None for what it does not have."""
+    """Data URIs and drawings of one clip, on one time axis of `duration_s`; None for what it does not have.
+
+    `sound` is a data URI, or where a file was asked for, its path.
+    """
 
     duration_s: float
     strip: str | None = None
@@ -59,8 +62,11 @@ class Footage:
 
 
 def read_footage(clip: Clip, manifest: Manifest, inputs: Mapping[str, InputConfig], max_duration_s: float,
-                 with_sound: bool) -> Footage:  # fmt: skip
-    """Reads the clip's own files, through the inputs that are sound or pictures; problems are told, not raised."""
+                 with_sound: bool | Path) -> Footage:  # fmt: skip
+    """Reads the clip's own files, through the inputs that are sound or pictures; problems are told, not raised.
+
+    With a path for `with_sound` the sound is written there as wav, and `Footage.sound` is that path.
+    """
     wanted: dict[str, InputConfig] = {}
     problems: list[str] = []
     for name, config in inputs.items():
@@ -125,14 +131,19 @@ def _with_pictures(footage: Footage, raw: Raw) -> Footage:
     return replace(footage, strip=_image(Image.fromarray(strip), kind, **settings), num_frames=count, size_px=size)
 
 
-def _with_sound(footage: Footage, raw: Raw, audible: bool) -> Footage:
+def _with_sound(footage: Footage, raw: Raw, audible: bool | Path) -> Footage:
     samples = np.where(raw.mask, raw.data, 0).astype(np.float32)
     share = 100 * len(samples) / raw.rate / footage.duration_s
+    if isinstance(audible, Path):
+        write_sound(audible, samples, round(raw.rate))
+        sound = str(audible)
+    else:
+        sound = _playable(samples, round(raw.rate)) if audible else None
     return replace(
         footage,
         waveform=outline(samples),
         spectrogram=_spectrogram(samples, raw.rate),
-        sound=_playable(samples, round(raw.rate)) if audible else None,
+        sound=sound,
         sound_share=round(min(share, 100.0), 1),
     )
 
@@ -182,6 +193,15 @@ def _image(image: Image.Image, kind: str, **settings: object) -> str:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def save_picture(data_uri: str, path: Path) -> Path:
+    """Writes the picture that a data URI holds to `path`, with the suffix of its kind; returns where it lies."""
+    kind, _, content = data_uri.removeprefix("data:image/").partition(";base64,")
+    path = path.with_name(f"{path.name}.{kind}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(base64.b64decode(content))
+    return path
 
 
 def merged_inputs(inputs: Sequence[Mapping[str, InputConfig]]) -> dict[str, InputConfig]:

@@ -61,7 +61,7 @@ def write_page(
     drawn = looks(jobs)
     titles = {row.key: row.title for row in table.rows}
     comparison = table.comparison
-    text = _environment().get_template("page.html.j2").render(
+    text = environment().get_template("page.html.j2").render(
         comparison=comparison,
         notes=[as_markup(note) for note in comparison.notes],
         facts=_facts(table, jobs),
@@ -102,7 +102,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates beside this file; what they print is escaped, and a name that is not given is an error."""
     here = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=here, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mmfusion.report.palette import Look
@@ -33,6 +34,7 @@ SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
 }
 LABEL_CHARS = 20
+RIGHT, WRONG = "#2f80c2", "#c4541c"
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,45 @@ def curve_panel(lines: Sequence[Line], alt: str) -> str:
     return _svg(figure, alt)
 
 
-def _panel(height: float, left: float, bottom: float, right: float) -> tuple[Figure, Axes]:
+def matrix_panel(shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], alt: str) -> str:
+    """Cells (R, C) shaded by a share in [0, 1], those of a row and a column of one name in a colour of their own.
+
+    Large cells say their share in percent. The panel is as wide as its cells need.
+    """
+    cell = float(np.clip(420 / max(len(rows), len(columns)), 11, 34))
+    beside, below = (10 + 5.4 * min(LABEL_CHARS, max(map(len, names))) for names in (rows, columns))
+    width, height = beside + cell * len(columns) + 8, below + cell * len(rows) + 8
+    figure, axes = _panel(height, left=beside, bottom=below, right=8, width=width)
+    for (row, column), share in np.ndenumerate(shares):
+        if share > 0:
+            colour = RIGHT if rows[row] == columns[column] else WRONG
+            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.1 + 0.9 * share, linewidth=0))
+        if cell >= 22 and share >= 0.005:
+            axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", fontsize=9,
+                      color="#ffffff" if share > 0.6 else INK)  # fmt: skip
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(len(rows), 0)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [_short(name) for name in columns], rotation=90, parse_math=False)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [_short(name) for name in rows], parse_math=False)
+    axes.tick_params(labelsize=9, pad=3, colors=INK)
+    for place in range(len(columns) + 1):
+        axes.axvline(place, color=GRID, linewidth=0.5, zorder=0.5)
+    for place in range(len(rows) + 1):
+        axes.axhline(place, color=GRID, linewidth=0.5, zorder=0.5)
+    return _svg(figure, alt).replace("<svg ", f'<svg style="max-width:{1.2 * width:.0f}px" ', 1)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LABEL_CHARS else name[: LABEL_CHARS - 1] + "…"
+
+
+def _panel(height: float, left: float, bottom: float, right: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """An empty panel; all sizes in units of the drawing (72 an inch, so that a point is a unit)."""
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         FigureCanvasSVG(figure)
-        left = min(left, 0.5 * WIDTH)
-        axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + 8) / height))
+        left = min(left, 0.5 * width)
+        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + 8) / height))
     for side in axes.spines.values():
         side.set_visible(False)
     axes.patch.set_visible(False)

@@ -45,12 +45,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One variant: its cells in the order of the comparison's figures, and what it cost (means over its runs)."""
+    """One variant: its cells in the order of the comparison's figures, and what it cost (means over its runs).
+
+    `num_parameters` is None for a classifier that is not made of weights.
+    """
 
     key: str
     title: str
     cells: tuple[Cell, ...]
-    num_parameters: int
+    num_parameters: int | None
     training_s: float
     num_runs: int
 

@@ -140,8 +140,10 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def show_count(number: int) -> str:
-    """A number of parameters."""
+def show_count(number: int | None) -> str:
+    """A number of parameters, "-" where none are counted."""
+    if number is None:
+        return "-"
     return f"{number / 1e6:.2f} M" if number >= 1e5 else f"{number / 1e3:.1f} k"
 
 

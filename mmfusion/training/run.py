@@ -5,6 +5,7 @@ runs/<name>/seed<k>/
     provenance.json     git commit, package versions, hashes of the data, hardware, parameters, training time
     labels.json         class names in the model's order
     vocabulary.json     words in the model's order (only when a head says words)
+    left_out.json       clips that no mixture is made of, by reason (only with `data.mixture`)
     metrics.csv         every figure of the training, one row an update or epoch; tensorboard/ holds the same
     checkpoint-<n>.<e>/ the state after n updates, in epoch e, to resume from
     weights.safetensors the weights to use: the best ones by `training.select`, else the last
@@ -146,6 +147,17 @@ class RunConfig:
         source = getattr(self.model.language, "source", "run")
         if source == "transformers" and self.vocabulary.tokenizer is None:
             raise ValueError("model.language.source: transformers needs vocabulary.tokenizer, the tokens to be said")
+        return self
+
+    @model_validator(mode="after")
+    def _mixtures_fit(self) -> Any:
+        if self.data.mixture is None:
+            return self
+        for name, head in self.model.heads.items():
+            if head.kind == "caption" or getattr(head, "target", None) == "single":
+                raise ValueError(f"model.heads.{name}: a mixture (data.mixture) has several classes and no captions")
+        if self.training.cache_frozen:
+            raise ValueError("training.cache_frozen: mixtures (data.mixture) are other ones in every epoch")
         return self
 
     @property

@@ -15,6 +15,9 @@ from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, collate, gather_facts
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
+from mmfusion.data.mix_clips import MixtureDataset, Mixtures
+from mmfusion.data.mix_gather import decoded_manifest
+from mmfusion.data.mix_pool import in_words
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.vocab import Vocabulary
@@ -25,26 +28,29 @@ from mmfusion.types import Batch, Clip, Facts, InputError
 
 @dataclass(frozen=True)
 class Material:
-    """The opened data of a run."""
+    """The opened data of a run. With `mixtures`, the clips of the manifest are mixtures of those in the cache."""
 
     manifest: Manifest
     cache: ClipCache
     facts: Facts
     vocabulary: Vocabulary | None
+    mixtures: Mixtures | None = None
 
     def clips(self, split: str) -> tuple[Clip, ...]:
         """The readable clips of a split; InputError when there are none."""
-        clips = self.cache.usable(self.manifest.split(split))
+        found = self.manifest.split(split)
+        clips = self.cache.usable(found) if self.mixtures is None else found
         if not clips:
             known = ", ".join(self.manifest.splits)
             raise InputError(f"{self.manifest.path}: split {split!r} has no readable clip (splits here: {known})")
         return clips
 
-    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool) -> ClipDataset:
+    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool) -> ClipDataset | MixtureDataset:
         encode = None
         if self.vocabulary is not None:
             encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)
-        return ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
+        plain = ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
+        return plain if self.mixtures is None else MixtureDataset(plain, self.mixtures)
 
     def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
                epoch: int = 0) -> Iterable[Batch]:  # fmt: skip
@@ -86,21 +92,30 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     config = run.config
     manifest = read_manifest(Path(config.data.manifest))
     check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
-    _check_labels(run, manifest)
+    check_labels(run, manifest)
+    manifest, left_out = decoded_manifest(manifest, config.data)
+    shown = accelerator.is_main_process and not quiet
     with accelerator.main_process_first():
-        report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)
+        report = build_cache(manifest, config.data, progress=shown)
         vocabulary = _vocabulary(run, manifest)
         if not (run.folder / "labels.json").exists() and not run.weights.exists():
             run.write_json("labels.json", list(manifest.label_names()))
-    if accelerator.is_main_process and not quiet:
-        print("\n".join(report.lines()))
     cache = ClipCache(manifest, config.data, report.wanted)
+    mixtures = None
+    if config.data.mixture is not None:
+        mixtures = Mixtures(manifest, cache, config.data, progress=shown)
+        manifest, left_out = mixtures.manifest(), {**left_out, **mixtures.left_out}
+    if shown:
+        print("\n".join([*report.lines(), *in_words(left_out)]))
+    if accelerator.is_main_process and left_out:
+        run.write_json("left_out.json", left_out)
     words = vocabulary.words if vocabulary else ()
-    return Material(manifest, cache, gather_facts(cache, run.labels(), words), vocabulary)
+    facts = gather_facts(cache, run.labels(), words, config.data.num_sources)
+    return Material(manifest, cache, facts, vocabulary, mixtures)
 
 
-def _check_labels(run: Run, manifest: Manifest) -> None:
-    """A head for exactly one class a clip cannot learn from a clip with none or several."""
+def check_labels(run: Run, manifest: Manifest) -> None:
+    """A head for exactly one class a clip cannot learn from a clip with none or several: InputError names it."""
     for name, head in run.config.model.heads.items():
         for clip in manifest.clips if isinstance(head, LabelsConfig) and head.target == "single" else ():
             if clip.labels is not None and len(clip.labels) != 1:

@@ -17,7 +17,7 @@ SMALL_MEL = {"num_mels": 32}
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectrogram_cnn": {"kind": "spectrogram_cnn", "rate": 4.0, "width": 10, "channels": [4, 6, 8]},
     "spectrogram_cnn_odd": {"kind": "spectrogram_cnn", "rate": 16.0, "width": 10, "logmel": {"normalize": "clip"}},
-    "tagging_cnn": {"kind": "tagging_cnn", "width": 10, "channels": [6, 8, 8, 10], "convs": 2},
+    "tagging_cnn": {"kind": "tagging_cnn", "width": 10, "stem": 6, "channels": [8, 8, 8, 10]},
     "torchvision_audio": {"kind": "torchvision_audio", "model": "resnet18", "logmel": SMALL_MEL},
     "torchvision_audio_wide": {"kind": "torchvision_audio", "model": "squeezenet1_1", "window_s": 1.0, "size_px": 32},
     "ast": {"kind": "transformers_audio", "rate": 5.0},
@@ -32,10 +32,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "precomputed": {"kind": "precomputed"},
     "precomputed_projected": {"kind": "precomputed", "width": 7, "norm": True},
 }
-AUDIO = [
-    "spectrogram_cnn", "spectrogram_cnn_odd", "tagging_cnn",
-    "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2",
-]  # fmt: skip
+# A step of these sees `encoder.reach` steps to either side of its own; of all others, none.
+WIDE = ["tagging_cnn"]
+AUDIO = ["spectrogram_cnn", "spectrogram_cnn_odd", "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2"]
+AUDIO += WIDE
 FEATURES = ["precomputed", "precomputed_projected"]
 VIDEO = [name for name in SETTINGS if name not in AUDIO + FEATURES]
 

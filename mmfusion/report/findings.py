@@ -1,0 +1,102 @@
+"""The errors of a label head, from the predictions of a run and, for the gradients, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmfusion.evaluate import Row, label_truth, read_rows
+from mmfusion.heads.labels import LabelsConfig
+from mmfusion.metrics.labels import THRESHOLD, label_metrics, label_table
+from mmfusion.report.confusion import Confusion, confusions
+from mmfusion.report.examples import TOP, Guess
+from mmfusion.report.hardest import Judged, clip_losses, gradient_norms
+from mmfusion.training.run import Run
+from mmfusion.types import InputError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found. `figures` are those of metrics/labels.py, decided at 0.5 or by the highest class."""
+
+    head: str
+    labels: tuple[str, ...]
+    single: bool
+    figures: dict[str, Any]
+    matrices: list[Confusion]
+    clips: list[Judged]
+    """those of which some truth is known"""
+    num_unknown: int
+    """the others"""
+
+
+def find_errors(run: Run, split: str, head: str | None = None, gradients: bool = True, quiet: bool = True) -> Findings:
+    """The errors of a label head (None: the run's first) on a split that was predicted.
+
+    A relevance counts as the class from 0.5 on, as in metrics/labels.py. Gradients are left out where the run has no
+    weights. InputError when the split was not predicted, the run has no such head, or no truth is known.
+    """
+    name, config = _label_head(run, head)
+    path = run.folder / f"predictions.{split}.jsonl"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; tools/evaluate.py {run.folder} --split {split} makes it")
+    rows = read_rows(path)
+    if not rows or name not in rows[0]:
+        raise InputError(f"{path}: says nothing by the head {name!r}")
+    labels, single = tuple(rows[0][name]), config.target == "single"
+    reference, known = label_truth(rows, labels)
+    if not known.any():
+        raise InputError(f"{path}: the truth of no clip is known")
+    chances = np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
+    decided_as = "single" if single else "multi"
+    figures = label_metrics(reference, chances, labels, known, decided_as)
+    matrices = confusions(label_table(reference, chances, known, decided_as), labels, single)
+    norms = gradient_norms(run, split, name, quiet) if gradients and run.weights.exists() else {}
+    losses = clip_losses(reference, chances, known, config.target)
+    cells = zip(rows, losses.tolist(), reference >= THRESHOLD, known, chances, strict=True)
+    clips = [
+        _judge(row, loss, norms.get(row["id"]), labels, *own, single) for row, loss, *own in cells if np.isfinite(loss)
+    ]
+    return Findings(name, labels, single, figures, matrices, clips, len(rows) - len(clips))
+
+
+def as_text(found: Findings) -> str:
+    """The worst classes and the most frequent mistakes, for a person to read."""
+    scored = {name: own["f1"] for name, own in found.figures["per_class"].items() if own["f1"] is not None}
+    worst = sorted(scored.items(), key=lambda one: one[1])[:5]
+    lines = [f"{len(found.clips)} clips, {len(found.labels)} classes"]
+    if worst:
+        lines[0] += f", macro F1 {found.figures['f1_macro']:.3f}"
+        lines.append("lowest F1: " + ", ".join(f"{name} {value:.2f}" for name, value in worst))
+    for matrix in found.matrices:
+        pairs = [f"{row} -> {column} ({count} of {total})" for row, column, count, total in matrix.worst(5)]
+        lines.append(f"{matrix.title.lower()}: " + ("; ".join(pairs) or "no mistakes"))
+    if found.num_unknown:
+        lines.append(f"{found.num_unknown} clips whose truth is not known are left out")
+    return "\n".join(lines)
+
+
+def _label_head(run: Run, wanted: str | None) -> tuple[str, LabelsConfig]:
+    heads = {name: head for name, head in run.config.model.heads.items() if isinstance(head, LabelsConfig)}
+    if not heads:
+        raise InputError(f"{run.folder}: has no label head, and this is about labels")
+    name = wanted or next(iter(heads))
+    if name not in heads:
+        raise InputError(f"{run.folder}: has no label head {name!r} (there are: {', '.join(heads)})")
+    return name, heads[name]
+
+
+def _judge(row: Row, loss: float, gradient: float | None, labels: Sequence[str], positive: np.ndarray,
+           known: np.ndarray, chances: np.ndarray, single: bool) -> Judged:  # fmt: skip
+    decided = np.arange(len(labels)) == chances.argmax() if single else chances >= THRESHOLD
+    true = positive & known
+    order = np.argsort(-chances, kind="stable")
+    shown = [*order[:TOP], *(place for place in order[TOP:] if true[place])]
+    guesses = tuple(Guess(labels[at], float(chances[at]), bool(true[at]) if known[at] else None) for at in shown)
+    true_names, said = (tuple(label for label, is_one in zip(labels, which, strict=True) if is_one)
+                        for which in (true, decided))  # fmt: skip
+    sure = float(chances.max() if single else np.maximum(chances, 1 - chances).mean())
+    return Judged(row["id"], loss, gradient, true_names, said, guesses, min(max(sure, 0.0), 1.0))
