@@ -19,6 +19,7 @@ from mmfusion.data.scaling import Scaling, gather_scaling, scale
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import search
+from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.model import FusionModel, build_model
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
@@ -52,6 +53,7 @@ class Predictor:
         self.widths = _widths(run, tensors, features or {})
         words = self.vocabulary.words if self.vocabulary else ()
         self.facts = Facts(run.labels(), words, self.widths, config.data.num_sources)
+        self.thresholds = run.thresholds()
         self.scaling = _scaling(run)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: FusionModel = build_model(config.model, self.facts)
@@ -63,6 +65,14 @@ class Predictor:
         """The inputs that are sound: waveforms, and features that are called audio."""
         inputs = self.config.data.inputs.items()
         return [name for name, way in inputs if isinstance(way, WaveformInput) or name == "audio"]
+
+    def decided(self, chances: Mapping[str, float]) -> list[str]:
+        """The classes of {class: probability} that are there: the likeliest, or all that reach their thresholds."""
+        head = self.config.model.heads[self.label_head] if self.label_head else None
+        if isinstance(head, LabelsConfig) and head.scored_as == "single":
+            return [max(chances, key=chances.__getitem__)]
+        tuned = self.thresholds.get(self.label_head or "", {})
+        return [name for name, chance in chances.items() if chance >= tuned.get(name, THRESHOLD)]
 
     def media_of(self, path: Path | None, features: Mapping[str, Path]) -> dict[str, str]:
         """What a manifest would say of the file: the one file for all media, and the feature files."""

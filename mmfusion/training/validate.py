@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from mmfusion.evaluate import predict_clips, score_captions, score_labels
+from mmfusion.evaluate import predict_clips, score_captions, score_events, score_labels
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material
 from mmfusion.types import InputError
@@ -27,7 +27,8 @@ def validate(model: Any, material: Material, run: Run, accelerator: Accelerator)
     rows, losses = predict_clips(model, material, clips, run, accelerator, search)
     figures: list[dict[str, float]] = [{}]
     if accelerator.is_main_process:
-        scores = flatten({**score_labels(rows, run, material.facts.labels), **score_captions(rows, run)})
+        labels = material.facts.labels
+        scores = flatten({**score_labels(rows, run, labels), **score_events(rows, labels), **score_captions(rows, run)})
         figures = [{**{name if name == "loss" else f"{name}.loss": value for name, value in losses.items()}, **scores}]
     broadcast_object_list(figures)
     return figures[0]
