@@ -50,7 +50,9 @@ def test_zero_crossings_are_those_of_the_tone() -> None:
     found = statistics_of(sine(1000.0))
     assert found.shape == (NUM_STATISTICS,) == (26,)
     assert found[12] == pytest.approx(2 * 1000 / RATE_HZ, abs=0.005)
-    assert found[25] < 0.005
+    assert found[25] < 0.05
+    residue = np.random.default_rng(0).normal(scale=1e-4, size=RATE_HZ)
+    assert statistics_of(residue)[12] == 0
     for length in (1, 5, 100):
         assert np.isfinite(statistics_of(np.zeros(length))).all() and np.isfinite(statistics_of(np.ones(length))).all()
 
@@ -258,7 +260,7 @@ def test_several_labels_and_relevances(tmp_path: Path) -> None:
     for job in jobs[:3]:
         assert isinstance(job.instead, Baseline)
         metrics = make_baseline(job.config, job.instead, "test").read_json("metrics.test.json")["labels"]
-        assert metrics["map"] == 1.0 and metrics["num_known"] == 27
+        assert metrics["map"] > 0.9 and metrics["num_known"] == 27
 
 
 @pytest.mark.parametrize(
