@@ -16,7 +16,7 @@ from mmfusion.data.windows import Aggregate, aggregate
 from mmfusion.language.search import SearchConfig, search
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.model import FusionModel
-from mmfusion.types import Batch, Output, Stream
+from mmfusion.types import Batch, Decision, Output, Stream
 
 Row = dict[str, Any]
 
@@ -40,11 +40,14 @@ class Activity:
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """What is said of one clip or window: `chances` (C,) float64 by label head, `captions` by caption head."""
+    """What is said of one clip or window: `chances` (C,) float64 by label head, `captions` by caption head, figures of
+    separated `sources` by separation head.
+    """
 
     chances: Mapping[str, np.ndarray] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
     activity: Activity | None = None
+    sources: Row = field(default_factory=dict)
 
     def row(self, labels: Sequence[str]) -> Row:
         """As JSON values; `labels` are the names of the C classes."""
@@ -53,7 +56,7 @@ class Said:
             columns = self.activity.means().T.tolist()
             seconds = ([round(chance, 4) for chance in column] for column in columns)
             found["activity"] = dict(zip(labels, seconds, strict=True))
-        return found | dict(self.captions)
+        return found | dict(self.captions) | self.sources
 
 
 def named(labels: Sequence[str], chances: np.ndarray) -> dict[str, float]:
@@ -61,7 +64,7 @@ def named(labels: Sequence[str], chances: np.ndarray) -> dict[str, float]:
     return {label: float(f"{chance:.9g}") for label, chance in zip(labels, chances.tolist(), strict=True)}
 
 
-def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Output], batch: Batch,
+def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Decision], batch: Batch,
              vocabulary: Vocabulary | None, how: SearchConfig | None, starts_s: Sequence[float] | None = None
              ) -> list[Said]:  # fmt: skip
     """What is said of each clip of the batch; sentences when a search is given.
@@ -73,7 +76,7 @@ def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Ou
     chances: dict[str, np.ndarray] = {}
     activity: list[Activity] | None = None
     for name, output in outputs.items():
-        if name not in steppers:
+        if name not in steppers and isinstance(output, Output):
             chances[name] = output.log_probs().exp().double().cpu().numpy()
             activity = activity if output.steps is None else _by_second(output.steps, output, starts_s)
     captions: dict[str, list[str]] = {}

@@ -5,8 +5,10 @@
     id        the clip's id
     <label head>    {class: probability}
     <caption head>  the sentence
+    <separation head>  [figures of one source, ...] (`mmfusion/separated.py`)
     activity  {class: [probability in second 0, 1, ...]} when a label head was asked for per-second output
     truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any,
+               "sources": [{"label", "clip"}, ...] of a mixture,
                "events": [[class, start_s, end_s], ...] of what is heard when, where that is known}
 
 With `windows` in the configuration each row joins what is said of the windows of a clip.
@@ -23,7 +25,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from mmfusion.metrics.events import Event, event_metrics, events_of, segment_met
 from mmfusion.metrics.labels import THRESHOLD, label_metrics
 from mmfusion.metrics.ranking import ranking_metrics
 from mmfusion.model import FusionModel
+from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material, batches_of, open_material
@@ -96,10 +99,10 @@ def predict_split(model: Any, material: Material, run: Run, split: str, accelera
         clips, reader = material.in_windows(split, config.data, config.windows, quiet)
     windows = [window for own in reader.windows.values() for window in own]
     found, _ = _go_through(model, material, windows, run, accelerator, None, quiet, exact=True, reader=reader)
-    labels, read_s = material.facts.labels, config.windows.max_duration_s
+    read_s = config.windows.max_duration_s
     joined = {clip.id: join_windows([found[window.id] for window in reader.windows[clip.id]], config.windows.aggregate)
               for clip in clips}  # fmt: skip
-    return clips, [_row(clip, joined[clip.id], labels, read_s) for clip in clips]
+    return clips, [_row(clip, joined[clip.id], material, read_s) for clip in clips]
 
 
 def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip], manifest: Manifest,
@@ -121,6 +124,7 @@ def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip]
         "manifest": manifest.file_hash(),
         **score_labels(rows, run, labels, thresholds),
         **score_events(rows, labels, thresholds),
+        **score_sources(rows, run.config),
     }
     try:
         metrics |= score_captions(rows, run, seen or None)
@@ -145,16 +149,16 @@ class Losses:
     """Sums of a split's losses, weighted by clips, in batch order so that any number of processes adds alike."""
 
     rows: list[tuple[int, int, dict[str, float]]]
-    """(batch number, clips, loss by head name; "loss" is the weighted total)"""
+    """(batch number, clips, the heads' losses and figures as `FusionModel.loss` names them, and "loss", the total)"""
 
     def means(self) -> dict[str, float]:
         total: dict[str, float] = {}
-        clips = 0
+        clips: dict[str, int] = {}
         for _, count, losses in sorted(self.rows, key=lambda row: row[0]):
-            clips += count
             for name, value in losses.items():
+                clips[name] = clips.get(name, 0) + count
                 total[name] = total.get(name, 0.0) + value * count
-        return {name: value / clips for name, value in total.items()} if clips else {}
+        return {name: value / clips[name] for name, value in total.items()}
 
 
 def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
@@ -165,8 +169,8 @@ def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Ru
     `exact` computes in float32 also where the accelerator trains in less.
     """
     found, losses = _go_through(model, material, clips, run, accelerator, search, quiet, exact)
-    labels, read_s = material.facts.labels, run.config.data.max_duration_s
-    return [_row(clip, found[clip.id], labels, read_s) for clip in clips], losses.means()
+    read_s = run.config.data.max_duration_s
+    return [_row(clip, found[clip.id], material, read_s) for clip in clips], losses.means()
 
 
 def _go_through(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
@@ -186,18 +190,20 @@ def _go_through(model: Any, material: Material, clips: Sequence[Clip], run: Run,
         with torch.inference_mode(), nullcontext() if exact else accelerator.autocast():
             batch = batch.to(accelerator.device)
             fused = plain.fusion(plain.encode(batch))
-            outputs = plain.decide(fused, batch.targets)
+            outputs = plain.decide(fused, batch)
             total, parts = plain.loss(outputs, batch.targets)
         losses.rows.append((number, len(batch.ids), {"loss": float(total), **{k: float(v) for k, v in parts.items()}}))
         starts_s = [clips[index].start_s for index in indices] if reader else None
         told = describe(plain, fused, outputs, batch, material.vocabulary, search, starts_s)
-        said += zip(batch.ids, told, strict=True)
+        parted = source_rows(run.config, outputs, batch)
+        said += [(clip, replace(one, sources=own)) for clip, one, own in zip(batch.ids, told, parted, strict=True)]
     losses.rows = gather_object(losses.rows)
     return dict(gather_object(said)), losses
 
 
-def _row(clip: Clip, said: Said, labels: Sequence[str], read_s: float) -> Row:
-    return {"id": clip.id, **said.row(labels), "truth": truth(clip, read_s)}
+def _row(clip: Clip, said: Said, material: Material, read_s: float) -> Row:
+    known = truth(clip, read_s) | source_truth(clip, material)
+    return {"id": clip.id, **said.row(material.facts.labels), "truth": known}
 
 
 def truth(clip: Clip, read_s: float = math.inf) -> Row:

@@ -142,7 +142,7 @@ def _part(predictor: Predictor, clip: Clip, asked: Asked, path: Path | None) -> 
     chances, unheard = checker.hear(clip, inputs, path) if checker else (None, [])
     with torch.inference_mode():
         fused = predictor.model.fusion(predictor.model.encode(batch))
-        outputs = predictor.model.decide(fused, batch.targets)
+        outputs = predictor.model.decide(fused, batch)
         choosing = checker is not None and asked.rerank
         how = None if choosing else predictor.config.search
         (said,) = describe(predictor.model, fused, outputs, batch, predictor.vocabulary, how, [clip.start_s])

@@ -23,7 +23,7 @@ from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.model import FusionModel, build_model
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
-from mmfusion.types import Batch, Clip, Facts, InputError, Stream
+from mmfusion.types import Batch, Clip, Facts, InputError, Output, Stream
 
 
 class Predictor:
@@ -125,6 +125,7 @@ class Predictor:
             return None
         with torch.inference_mode():
             output = self.model(self.batch(sound))[self.label_head]
+        assert isinstance(output, Output)
         return dict(zip(self.facts.labels, output.log_probs().exp()[0].tolist(), strict=True))
 
 

@@ -218,6 +218,17 @@ class Output:
         return log_softmax(self.logits.float(), -1) if self.family == "categorical" else logsigmoid(self.logits.float())
 
 
+@dataclass(frozen=True)
+class Separated:
+    """What a separation head says: `sources` (B, S, N) float32, zero where `mask` (B, N) says that no sound was."""
+
+    sources: Tensor
+    mask: Tensor
+
+
+Decision = Output | Separated
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Raw input stream -> stream of `width` features a step."""
@@ -234,6 +245,20 @@ class Head(Protocol):
     def __call__(self, stream: Stream, targets: Targets) -> Output: ...
 
     def loss(self, output: Output, targets: Targets) -> Tensor: ...
+
+
+@runtime_checkable
+class Separator(Protocol):
+    """The fused stream and a mixture as it came in (the input called `reads`) -> the signals that it is the sum of.
+
+    `told_loss` gives the loss as a Head's `loss` does, and figures to watch beside it (float32 scalars by name).
+    """
+
+    reads: str
+
+    def __call__(self, stream: Stream, mixture: Stream) -> Separated: ...
+
+    def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 @runtime_checkable

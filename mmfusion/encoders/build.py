@@ -10,15 +10,22 @@ from mmfusion.encoders.audio import SpectrogramCnn, SpectrogramCnnConfig, Torchv
 from mmfusion.encoders.audio_tagging import TaggingCnn, TaggingCnnConfig
 from mmfusion.encoders.audio_transformer import TransformersAudioConfig, build_transformers_audio
 from mmfusion.encoders.precomputed import Precomputed, PrecomputedConfig
+from mmfusion.encoders.spectral import DenseCnn, DenseCnnConfig, StftEncoder, StftEncoderConfig
 from mmfusion.encoders.steps import StepEncoder
+from mmfusion.encoders.unet import Unet, UnetConfig
 from mmfusion.encoders.video import FrameCnn, FrameCnnConfig, TorchvisionVideo, TorchvisionVideoConfig
 from mmfusion.encoders.video_transformer import TransformersVideo, TransformersVideoConfig
 
+SpectralConfig = StftEncoderConfig | DenseCnnConfig | UnetConfig
+"""those that read spectra, `spectra.stft`"""
 EncoderConfig = Annotated[
     SpectrogramCnnConfig
     | TaggingCnnConfig
     | TorchvisionAudioConfig
     | TransformersAudioConfig
+    | StftEncoderConfig
+    | DenseCnnConfig
+    | UnetConfig
     | FrameCnnConfig
     | TorchvisionVideoConfig
     | TransformersVideoConfig
@@ -46,6 +53,12 @@ def _build(config: EncoderConfig, width: int | None) -> StepEncoder:  # noqa: PL
             return TorchvisionAudio(config)
         case TransformersAudioConfig():
             return build_transformers_audio(config)
+        case StftEncoderConfig():
+            return StftEncoder(config)
+        case DenseCnnConfig():
+            return DenseCnn(config)
+        case UnetConfig():
+            return Unet(config)
         case FrameCnnConfig():
             return FrameCnn(config)
         case TorchvisionVideoConfig():

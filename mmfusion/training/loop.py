@@ -129,7 +129,7 @@ class Trainer:
                 moved = batch.to(self.accelerator.device)
                 outputs = self.model(moved)
                 total, parts = plain.loss(outputs, moved.targets)  # type: ignore[operator]
-                self._count({"loss": total, **{f"{name}.loss": part for name, part in parts.items()}})
+                self._count({"loss": total, **parts})
                 if total.requires_grad:  # a model that is frozen altogether has nothing to learn
                     self.accelerator.backward(total / len(batches))
         if self.settings.clip_norm is not None:

@@ -23,17 +23,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, save, to_tree
-from mmfusion.data.inputs import DataConfig
+from mmfusion.data.inputs import DataConfig, WaveformInput
 from mmfusion.data.sampler import Sampling
 from mmfusion.data.windows import WindowsConfig
+from mmfusion.encoders.build import SpectralConfig
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
+from mmfusion.heads.separation import MaskConfig, SeparationConfig
 from mmfusion.language.causal import TokenVocabulary, load_tokenizer
 from mmfusion.language.search import BeamConfig, SearchConfig
 from mmfusion.language.vocab import Vocabulary
@@ -144,6 +146,7 @@ class RunConfig:
             if source not in self.data.inputs:
                 known = ", ".join(self.data.inputs)
                 raise ValueError(f"model.encoders.{name} reads the input {source!r}, and data.inputs has {known}")
+        _check_sounds(self.data, self.model)
         if self.training.patience is not None and self.training.select is None:
             raise ValueError("training.patience needs training.select, the figure that has to get better")
         speaks = any(isinstance(head, CaptionConfig) for head in self.model.heads.values())
@@ -180,6 +183,23 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         return Path(self.runs) / self.name / f"seed{self.seed}"
+
+
+def _check_sounds(data: DataConfig, model: ModelConfig) -> None:
+    """What separates, and what takes spectra, reads a sound, at the sample rate that it is set to. ValueError."""
+    heads = {name: head for name, head in model.heads.items() if isinstance(head, SeparationConfig)}
+    encoders = {name: own for name, own in model.encoders.items() if isinstance(own, SpectralConfig)}
+    read = {f"heads.{name}.input": head.input for name, head in heads.items()}
+    read |= {f"encoders.{name}.input": encoder.input or name for name, encoder in encoders.items()}
+    for where, source in read.items():
+        if not isinstance(data.inputs.get(source), WaveformInput):
+            raise ValueError(f"model.{where}: {source!r} is no sound among data.inputs")
+    stfts = [(f"heads.{name}", head.input, head.stft) for name, head in heads.items() if isinstance(head, MaskConfig)]
+    stfts += [(f"encoders.{name}.spectra", own.input or name, own.spectra.stft) for name, own in encoders.items()]
+    for where, source, stft in stfts:
+        rate = cast(WaveformInput, data.inputs[source]).sample_rate_hz
+        if rate != stft.sample_rate_hz:
+            raise ValueError(f"model.{where}.stft.sample_rate_hz is {stft.sample_rate_hz}, and {source!r} is at {rate}")
 
 
 @dataclass(frozen=True)

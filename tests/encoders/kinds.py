@@ -22,6 +22,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "torchvision_audio_wide": {"kind": "torchvision_audio", "model": "squeezenet1_1", "window_s": 1.0, "size_px": 32},
     "ast": {"kind": "transformers_audio", "rate": 5.0},
     "wav2vec2": {"kind": "transformers_audio", "rate": 4.0},
+    "stft": {"kind": "stft"},
+    "stft_phase": {"kind": "stft", "spectra": {"phase": True}},
+    "dense_cnn": {"kind": "dense_cnn", "width": 12, "blocks": 4, "cycle": 2},
+    "unet": {"kind": "unet", "channels": [4, 6, 8], "maps": 2},
+    "unet_phase": {"kind": "unet", "channels": [4, 6], "maps": 1, "spectra": {"phase": True}},
     "frame_cnn": {"kind": "frame_cnn", "width": 12},
     "frame_cnn_motion": {"kind": "frame_cnn", "width": 12, "channels": [4, 8], "motion": True},
     "torchvision_video": {"kind": "torchvision_video", "model": "resnet18"},
@@ -32,10 +37,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "precomputed": {"kind": "precomputed"},
     "precomputed_projected": {"kind": "precomputed", "width": 7, "norm": True},
 }
-# A step of these sees `encoder.reach` steps to either side of its own; of all others, none.
-WIDE = ["tagging_cnn"]
-AUDIO = ["spectrogram_cnn", "spectrogram_cnn_odd", "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2"]
-AUDIO += WIDE
+# A step of these sees `encoder.reach` steps to either side of its own, and nothing beyond.
+WIDE = ["stft", "stft_phase", "dense_cnn", "unet", "unet_phase"]
+AUDIO = [
+    "spectrogram_cnn", "spectrogram_cnn_odd", "tagging_cnn",
+    "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2", *WIDE,
+]  # fmt: skip
 FEATURES = ["precomputed", "precomputed_projected"]
 VIDEO = [name for name in SETTINGS if name not in AUDIO + FEATURES]
 
