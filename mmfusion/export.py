@@ -101,7 +101,7 @@ def export_onnx(run: Run, path: str | Path) -> Exported:
         "windows": to_tree(windows) if windows else None,
         "max_duration_s": run.config.data.max_duration_s,
         "commit": commit(),
-        "run": str(run.folder),
+        "run": f"{run.config.name}/seed{run.config.seed}",
     }
     example = torch.zeros(2, max(2 * tagger.min_samples, sample_rate_hz))
     program = _traced(tagger, example, run)
@@ -152,10 +152,13 @@ class OnnxTagger:
             raise InputError(f"{path}: {_NEEDS}") from error
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        properties = self.session.get_modelmeta().custom_metadata_map
-        self.metadata = {key: json.loads(value) for key, value in properties.items()}
-        self.min_samples: int = self.metadata["min_samples"]
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            properties = self.session.get_modelmeta().custom_metadata_map
+            self.metadata = {key: json.loads(value) for key, value in properties.items()}
+            self.min_samples: int = self.metadata["min_samples"]
+        except Exception as error:  # onnxruntime has an error of its own for each way in which a file can be wrong
+            raise InputError(f"{path}: is not a tagger that tools/export.py made") from error
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """waveform (B, N) float32 -> probabilities (B, C) float32."""

@@ -171,6 +171,14 @@ def test_the_tool_says_what_it_did(told: dict[str, Any], file: Path) -> None:
     assert told["num_bytes"] == file.stat().st_size and [path.name for path in file.parent.iterdir()] == ["tagger.onnx"]
 
 
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"other\.onnx: is not a tagger"):
+        OnnxTagger(tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"none\.onnx: no such file"):
+        OnnxTagger(tmp_path / "none.onnx")
+
+
 def test_what_is_no_tagger_of_sound_is_named(tmp_path: Path) -> None:
     features = config_of(write_set(tmp_path / "set"), tmp_path)
     run = Run.create(features)
