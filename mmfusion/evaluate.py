@@ -169,7 +169,8 @@ def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Ru
     `exact` computes in float32 also where the accelerator trains in less.
     """
     found, losses = _go_through(model, material, clips, run, accelerator, search, quiet, exact)
-    read_s = run.config.data.max_duration_s
+    # A mixture is as long as it is made, whatever is read of the clips that it is made from.
+    read_s = run.config.data.max_duration_s if material.mixtures is None else math.inf
     return [_row(clip, found[clip.id], material, read_s) for clip in clips], losses.means()
 
 

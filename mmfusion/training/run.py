@@ -170,6 +170,8 @@ class RunConfig:
                 raise ValueError(f"model.heads.{name}: a mixture (data.mixture) has several classes and no captions")
         if self.windows is not None:
             raise ValueError("windows: mixtures (data.mixture) are made as long as they are asked for")
+        if self.training.sampling == "balanced":
+            raise ValueError("training.sampling: the classes of mixtures (data.mixture) are drawn uniformly already")
         if self.training.cache_frozen:
             raise ValueError("training.cache_frozen: mixtures (data.mixture) are other ones in every epoch")
         return self
