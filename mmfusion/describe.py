@@ -1,11 +1,13 @@
 """What a model says of clips: probabilities of every label head, activity second by second, sentences.
 
 What it says of the windows of a clip is joined here too: probabilities by `data.windows.aggregate`, the activity of a
-second as the mean over every step, of every window, that begins in it.
+second as the mean over every step, of every window, each by the share of the second that it covers, as label heads
+learn it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,17 +27,19 @@ Row = dict[str, Any]
 class Activity:
     """Probabilities of the classes in whole seconds of a clip from second `first` on, over the real steps of each.
 
-    `sums` (S, C) float64 are of the steps' probabilities, `counts` (S,) their numbers: what several windows add up.
+    `sums` (S, C) float64 are of the steps' probabilities by the seconds that they cover, `covered` (S,) is how much of
+    each second they cover: what several windows add up. In the last of the clip's `num_seconds` its last step begins.
     """
 
     first: int
     sums: np.ndarray
-    counts: np.ndarray
+    covered: np.ndarray
+    num_seconds: int
 
     def means(self) -> np.ndarray:
-        """(first + S, C): the mean probabilities of every second of the clip; 0 where no step is real."""
-        known = self.sums / np.maximum(self.counts, 1)[:, None]
-        return np.concatenate([np.zeros((self.first, self.sums.shape[1])), known])
+        """(num_seconds, C): the mean probabilities of every second of the clip; 0 where no step is real."""
+        known = np.where(self.covered > 1e-6, self.covered, np.inf)[:, None]
+        return np.concatenate([np.zeros((self.first, self.sums.shape[1])), self.sums / known])[: self.num_seconds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +104,19 @@ def join_windows(windows: Sequence[Said], how: Aggregate) -> Said:
 
 
 def _by_second(steps: Stream, output: Output, starts_s: Sequence[float]) -> list[Activity]:
-    """A step counts where it begins; up to the last real step."""
+    """A step counts in every second by the share of it that it covers; up to the last real step."""
     chances = Output(steps.data, output.family).log_probs().exp().double().cpu().numpy()
     masks = steps.mask.cpu().numpy()
     at_s = np.arange(masks.shape[1]) / steps.rate
     found = []
     for values, mask, start_s in zip(chances, masks, starts_s, strict=True):
-        second = np.floor(start_s + at_s[mask] + 1e-6).astype(np.int64)
-        first = int(start_s + 1e-6)
-        sums = np.zeros((int(second.max()) + 1 - first if len(second) else 0, values.shape[1]))
-        np.add.at(sums, second - first, values[mask])
-        found.append(Activity(first, sums, np.bincount(second - first, minlength=len(sums))))
+        begin, first = start_s + at_s[mask], int(start_s + 1e-6)
+        end = begin + 1 / steps.rate
+        seconds = np.arange(first, math.ceil(end[-1] - 1e-6) if len(end) else first)[:, None]
+        overlap = np.minimum(end, seconds + 1) - np.maximum(begin, seconds)
+        share = np.where(overlap > 1e-6, overlap, 0.0)
+        last = math.floor(begin[-1] + 1e-6) + 1 if len(begin) else first
+        found.append(Activity(first, share @ values[mask], share.sum(axis=1), last))
     return found
 
 
@@ -118,12 +124,12 @@ def _joined(parts: Sequence[Activity]) -> Activity | None:
     if not parts:
         return None
     num_seconds = max(part.first + len(part.sums) for part in parts)
-    sums, counts = np.zeros((num_seconds, parts[0].sums.shape[1])), np.zeros(num_seconds, np.int64)
+    sums, covered = np.zeros((num_seconds, parts[0].sums.shape[1])), np.zeros(num_seconds)
     for part in parts:
         place = slice(part.first, part.first + len(part.sums))
         sums[place] += part.sums
-        counts[place] += part.counts
-    return Activity(0, sums, counts)
+        covered[place] += part.covered
+    return Activity(0, sums, covered, max(part.num_seconds for part in parts))
 
 
 def mean_chances(labels: Sequence[str], activity: Mapping[str, Sequence[float]]) -> np.ndarray:

@@ -9,7 +9,7 @@
     activity  {class: [probability in second 0, 1, ...]} when a label head was asked for per-second output
     truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any,
                "sources": [{"label", "clip"}, ...] of a mixture,
-               "events": [[class, start_s, end_s], ...] of what is heard when, where that is known}
+               "events": [[class, start_s, end_s], ...] of what is heard or seen when, where that is known}
 
 With `windows` in the configuration each row joins what is said of the windows of a clip.
 
@@ -214,8 +214,9 @@ def truth(clip: Clip, read_s: float = math.inf) -> Row:
     if not clip.sources:
         return known | ({"events": []} if clip.labels == () else {})
     end_s = min(read_s, math.inf if clip.end_s is None else clip.end_s - clip.start_s)
-    heard = [(one.label, max(0.0, one.start_s), min(one.end_s, end_s)) for one in clip.sources if one.heard]
-    return known | {"events": [list(event) for event in heard if event[1] < event[2]]}
+    times = [(one.label, max(0.0, one.start_s), min(one.end_s, end_s)) for one in clip.sources]
+    rounded = [(label, round(start_s, 6), round(stop_s, 6)) for label, start_s, stop_s in times]
+    return known | {"events": [list(event) for event in rounded if event[1] < event[2]]}
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
@@ -275,7 +276,7 @@ def chances_of(rows: Sequence[Row], name: str, labels: Sequence[str]) -> np.ndar
 
 
 def score_events(rows: Sequence[Row], labels: Sequence[str], thresholds: Thresholds | None = None) -> dict[str, Any]:
-    """{"activity": {"segment_based", "event_based"}} over the clips of which it is known what is heard when.
+    """{"activity": {"segment_based", "event_based"}} over the clips of which it is known what happens when.
 
     Segments are seconds; an event is a run of seconds in which a class is active, and its edges may be off by
     `EVENT_COLLAR_S`, the longer for the end of a long event (half of its length). {} without anything to compare.
@@ -292,8 +293,9 @@ def score_events(rows: Sequence[Row], labels: Sequence[str], thresholds: Thresho
         chances = mean_chances(labels, row["activity"])
         estimates += events_of(chances, 1.0, labels, levels, row["id"])
         lengths_s[row["id"]] = max([float(len(chances)), *(end_s for *_, end_s in row["truth"]["events"])])
-    segments = segment_metrics(references, estimates, 1.0, lengths_s, labels)
-    events = event_metrics(references, estimates, EVENT_COLLAR_S, labels=labels)
+    # A class of which nothing is said scores 0: an epoch that says nothing yet can be compared with one that does.
+    segments = segment_metrics(references, estimates, 1.0, lengths_s, labels, zero_score=True)
+    events = event_metrics(references, estimates, EVENT_COLLAR_S, labels=labels, zero_score=True)
     return {"activity": {"num_clips": len(timed), "segment_based": segments, "event_based": events}}
 
 

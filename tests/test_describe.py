@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfusion.describe import Said, describe, join_windows, mean_chances
-from mmfusion.types import Batch, Output, Stream
+from mmfusion.heads.labels import _by_second
+from mmfusion.types import Batch, Output, Stream, Targets
 
 
 class Heads:
@@ -40,7 +41,7 @@ def test_a_second_is_the_mean_of_its_real_steps() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 12), st.sampled_from([1.0, 2.0, 4.0, 5.0]), st.randoms())
+@given(st.integers(1, 40), st.integers(1, 12), st.sampled_from([1.0, 2.0, 5.0, 1 / 0.96, 3.125, 0.5]), st.randoms())
 def test_windows_that_share_the_clip_say_what_the_whole_says(num: int, size: int, rate: float, random) -> None:
     """Cut anywhere, also in the middle of a second: every step counts once, at its own time."""
     logits = torch.tensor([[random.gauss(0, 2) for _ in range(2)] for _ in range(num)])[None]
@@ -54,6 +55,19 @@ def test_windows_that_share_the_clip_say_what_the_whole_says(num: int, size: int
     joined = join_windows(parts, "mean")
     assert whole.activity is not None and joined.activity is not None
     np.testing.assert_allclose(joined.activity.means(), whole.activity.means(), atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [1 / 0.96, 3.125, 0.5, 4.0])
+def test_a_second_counts_its_steps_as_the_loss_does(rate: float) -> None:
+    """What is said of a second is the mean by which the head learnt it."""
+    steps = Stream(torch.randn(1, 9, 2), torch.ones(1, 9, dtype=torch.bool), rate)
+    (said,) = told(steps.data, steps.mask, rate, [0.0])
+    assert said.activity is not None
+    means = said.activity.means()
+    probabilities = steps.with_data(steps.data.sigmoid())
+    learnt, _, known = _by_second(probabilities, Targets(activity=torch.zeros(1, len(means), 2)))
+    assert known.all()
+    np.testing.assert_allclose(means, learnt[0], atol=1e-6)
 
 
 def test_overlapping_windows_are_averaged_over_their_steps() -> None:

@@ -22,7 +22,7 @@ def tune_run(
     """Leaves {head: {class: probability}} in thresholds.json where a label head asks for it.
 
     Each class's threshold has the best F1 on the validation split, predicted as an evaluation would (in float32, in
-    windows where the run has them). Where seconds are classified too and it is known what is heard when, "activity" has
+    windows where the run has them). Where seconds are classified too and it is known what happens when, "activity" has
     the thresholds of seconds. The model is the run's own unless one is given.
     """
     if not run.config.tuned_heads:
