@@ -66,6 +66,13 @@ class Asked:
     rerank: bool = False
     """let the checker choose among the n best captions"""
 
+    def fits_thresholds(self, config: RunConfig) -> bool:
+        """Whether probabilities are made as those were by which the run's thresholds were tuned."""
+        own = Asked.as_evaluated(config)
+        return (self.window_s, self.hop_s or self.window_s, self.aggregate) == (
+            own.window_s, own.hop_s or own.window_s, own.aggregate
+        )  # fmt: skip
+
     @classmethod
     def as_evaluated(cls, config: RunConfig) -> Asked:
         """The windows in which the run was evaluated; the file's beginning where it has none."""
@@ -125,7 +132,10 @@ def predict_file(predictor: Predictor, path: Path | None, asked: Asked) -> dict[
     found |= {"has_audio": info is not None and info.has_audio, "has_video": info is not None and info.has_video}
     said = join_windows([said for _, said, _ in parts], asked.aggregate)
     end_s = min(parts[-1][0].end_s or 0.0, info.duration_s if info and info.duration_s else float("inf"))
-    found |= _labels(predictor, said, end_s) | _captions([extra for *_, extra in parts], asked)
+    fitting = asked.fits_thresholds(predictor.config)
+    if not fitting and predictor.label_head in predictor.thresholds:
+        warnings.append(f"{predictor.label_head}: thresholds were tuned on other windows than these, so 0.5 decides")
+    found |= _labels(predictor, said, end_s, fitting) | _captions([extra for *_, extra in parts], asked)
     if asked.window_s is not None:
         found["windows"] = [_window(predictor, *part) for part in parts]
     found["media"] = {key: value for key, value in asdict(info).items() if key != "path"} if info else {}
@@ -163,14 +173,17 @@ def _window(predictor: Predictor, clip: Clip, said: Said, extra: Row) -> Row:
     return {"start_s": clip.start_s, "end_s": clip.end_s, **({"labels": row[head]} if head else {}), **extra}
 
 
-def _labels(predictor: Predictor, said: Said, end_s: float) -> Row:
-    """What a label head says of a whole file that ends at `end_s` seconds, and what is decided by it."""
+def _labels(predictor: Predictor, said: Said, end_s: float, fitting: bool) -> Row:
+    """What a label head says of a whole file that ends at `end_s` seconds, and what is decided by it.
+
+    Tuned thresholds decide where they are `fitting`, else 0.5 does.
+    """
     head, labels = predictor.label_head, predictor.facts.labels
     if head is None:
         return {}
     row, tuned = said.row(labels), predictor.thresholds
-    found: Row = {"labels": row[head], "detected": predictor.decided(row[head])}
-    found |= {"thresholds": tuned[head]} if head in tuned else {}
+    found: Row = {"labels": row[head], "detected": predictor.decided(row[head], fitting)}
+    found |= {"thresholds": tuned[head]} if head in tuned and fitting else {}
     if "activity" in row:
         levels = [tuned.get("activity", {}).get(name, THRESHOLD) for name in labels]
         events = events_of(mean_chances(labels, row["activity"]), 1.0, labels, levels)

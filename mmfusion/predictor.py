@@ -66,12 +66,15 @@ class Predictor:
         inputs = self.config.data.inputs.items()
         return [name for name, way in inputs if isinstance(way, WaveformInput) or name == "audio"]
 
-    def decided(self, chances: Mapping[str, float]) -> list[str]:
-        """The classes of {class: probability} that are there: the likeliest, or all that reach their thresholds."""
+    def decided(self, chances: Mapping[str, float], by_tuned: bool = True) -> list[str]:
+        """The classes of {class: probability} that are there: the likeliest, or all that reach their thresholds.
+
+        Without `by_tuned` the threshold is 0.5 whatever was tuned.
+        """
         head = self.config.model.heads[self.label_head] if self.label_head else None
         if isinstance(head, LabelsConfig) and head.scored_as == "single":
             return [max(chances, key=chances.__getitem__)]
-        tuned = self.thresholds.get(self.label_head or "", {})
+        tuned = self.thresholds.get(self.label_head or "", {}) if by_tuned else {}
         return [name for name, chance in chances.items() if chance >= tuned.get(name, THRESHOLD)]
 
     def media_of(self, path: Path | None, features: Mapping[str, Path]) -> dict[str, str]:

@@ -131,6 +131,18 @@ def test_thresholds_come_from_validation_and_decide(run: Run) -> None:
         assert found_file["detected"] == above and found_file["thresholds"] == found["labels"]
 
 
+def test_thresholds_decide_only_what_they_were_tuned_for(run: Run) -> None:
+    config = run.config.windows
+    assert config is not None
+    other = Asked(config.length_s, config.hop_s, "max" if config.aggregate != "max" else "mean")
+    for found in predict_files(run, files_of(run)[:2], other):
+        assert "thresholds" not in found
+        assert found["detected"] == [name for name, chance in found["labels"].items() if chance >= 0.5]
+        assert any("tuned on other windows" in warning for warning in found["warnings"])
+    (usual,) = predict_files(run, files_of(run)[:1])
+    assert "thresholds" in usual and "warnings" not in usual
+
+
 def test_test_labels_do_not_move_thresholds(run: Run, tmp_path: Path) -> None:
     """The same training on a manifest whose test truth is turned round."""
     folder = Path(run.config.data.manifest).parent
