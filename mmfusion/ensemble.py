@@ -20,6 +20,7 @@ from mmfusion.model import FusionModel
 from mmfusion.training.provenance import built_from, commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import Material, open_material
+from mmfusion.training.thresholds import tune_run
 from mmfusion.types import Batch, Decision, InputError, Output, Stepper, Stream, Targets
 
 
@@ -86,7 +87,9 @@ def evaluate_ensemble(folders: Sequence[str | Path], config: RunConfig, split: s
     if materials[0].vocabulary is not None:
         materials[0].vocabulary.save(run.folder / "vocabulary.json")
     run.write_json("provenance.json", _provenance(runs, materials[0], config))
-    score_split(model.to(accelerator.device), materials[0], run, split, accelerator, quiet)
+    model = model.to(accelerator.device)
+    tune_run(run, materials[0], accelerator, quiet, model)
+    score_split(model, materials[0], run, split, accelerator, quiet)
     return run
 
 

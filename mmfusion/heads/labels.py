@@ -35,6 +35,8 @@ class LabelsConfig:
     """Weight of each class in the loss, in the order of the classes; None for equal weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly: over yes and no (multi), over the classes (single)."""
+    thresholds: Literal["fixed", "tuned"] = "fixed"
+    """Probability from which a class is decided to be there (multi): 0.5, or tuned for each class on validation."""
     per_second: bool = False
     """Also classify every step (`Output.steps`), and learn from what happens in which second where that is known."""
     activity_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -53,6 +55,8 @@ class LabelsConfig:
             raise ValueError("per_class needs hidden, the units of each class")
         if self.target == "relevance" and self.label_smoothing:
             raise ValueError("label_smoothing is for labels, and a relevance is a number that was measured")
+        if self.target == "single" and self.thresholds == "tuned":
+            raise ValueError("thresholds: of target single the likeliest class is taken, there is nothing to tune")
         return self
 
 

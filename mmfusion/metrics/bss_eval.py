@@ -126,4 +126,4 @@ def _solve(matrix: np.ndarray, products: np.ndarray) -> np.ndarray:
     try:
         return np.linalg.solve(matrix, products)
     except np.linalg.LinAlgError:
-        return np.linalg.lstsq(matrix, products)[0]
+        return np.linalg.lstsq(matrix, products, rcond=None)[0]

@@ -100,6 +100,7 @@ def segment_metrics(
     resolution_s: float = 1.0,
     lengths_s: Mapping[str, float] | None = None,
     labels: Sequence[str] | None = None,
+    zero_score: bool = False,
 ) -> dict[str, Any]:
     """Segment-based figures, ready for JSON; `labels` default to all that occur, sorted.
 
@@ -125,7 +126,7 @@ def segment_metrics(
         errors += _segment_errors(truth, said)
     per_class = [Counts(tp + fn, tp + fp, tp, 0, fn, fp) for tp, fp, fn, _ in cells.T.tolist()]
     tp, fp, fn, _ = cells.sum(axis=1).tolist()
-    result = _figures(names, per_class, Counts(tp + fn, tp + fp, tp, *errors.tolist()), zero_score=False)
+    result = _figures(names, per_class, Counts(tp + fn, tp + fp, tp, *errors.tolist()), zero_score)
     for name, parts in zip(names, cells.T, strict=True):
         result["per_class"][name].update(_accuracies(parts))
     for name, value in _accuracies(cells.sum(axis=1)).items():

@@ -28,6 +28,7 @@ def label_statistic(
     scores: Any,
     mask: Any = None,
     target: Literal["multi", "single"] = "multi",
+    thresholds: Any = None,
 ) -> Statistic:
     """One of `label_metrics`' figures as a Statistic; arguments as there."""
     table = label_table(reference, scores, mask, target)
@@ -39,7 +40,7 @@ def label_statistic(
             return _mean_defined(np.stack([curve(table, column, counts) for column in range(num_classes)], axis=1))
 
         return Statistic(len(table.reference), of_counts)
-    return _decision_statistic(metric, table, target)
+    return _decision_statistic(metric, table, target, thresholds)
 
 
 def caption_statistic(metric: str, per_clip: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> Statistic:
@@ -68,8 +69,10 @@ def bleu_from_counts(counts: np.ndarray) -> np.ndarray:
     return scores * brevity[..., None]
 
 
-def _decision_statistic(metric: str, table: LabelTable, target: Literal["multi", "single"]) -> Statistic:
-    decided, known, truth = decide(table, target), table.mask, table.reference
+def _decision_statistic(
+    metric: str, table: LabelTable, target: Literal["multi", "single"], thresholds: Any
+) -> Statistic:
+    decided, known, truth = decide(table, target, thresholds), table.mask, table.reference
     hits = (decided & truth & known).astype(np.int64)
     wrong = ((decided != truth) & known).astype(np.int64)
     if metric == "accuracy":

@@ -81,7 +81,9 @@ def format_tables(tables: Mapping[str, Mapping[str, Any]], as_json: bool = False
 
 def format_scores(result: Mapping[str, Any]) -> str:
     """One line a figure, then one line a class or source where there are any; figures with 4 decimals."""
-    lines = [f"{name:<22}{_cell(value)}" for name, value in result.items() if not isinstance(value, dict)]
+    single = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    wide = max([22, *(len(name) + 1 for name in single)])
+    lines = [f"{name:<{wide}}{_cell(value)}" for name, value in single.items()]
     for kind in ("class", "source"):
         rows = result.get(f"per_{kind}")
         if not rows:

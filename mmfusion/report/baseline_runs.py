@@ -29,6 +29,7 @@ from mmfusion.report.separation_baselines import separate_clips
 from mmfusion.training.provenance import commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import check_labels, open_material
+from mmfusion.training.thresholds import tune_rows
 from mmfusion.types import Clip, InputError
 
 
@@ -64,7 +65,10 @@ def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
         check_labels(run, manifest)
         labels = manifest.label_names()
         run.write_json("labels.json", list(labels))
-        rows, seconds = _tag(baseline, config, cache, training, clips, labels)
+        tuning = _readable(cache, config.data.validation_split) if config.tuned_heads else ()
+        rows, seconds = _tag(baseline, config, cache, training, (*tuning, *clips), labels)
+        tune_rows(run, rows[: len(tuning)], labels)
+        rows = rows[len(tuning) :]
         facts |= {"num_parameters": None, "num_trained_parameters": None, "training_s": round(seconds, 3)}
     else:
         rows = _caption(baseline, config, cache, training, clips)

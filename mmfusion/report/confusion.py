@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 from mmfusion.metrics.labels import LabelTable, decide
 
@@ -41,21 +40,19 @@ class Confusion:
         return sorted(wrong, key=lambda one: (-one[2], one[3]))[:number]
 
 
-def confusions(table: LabelTable, names: Sequence[str], single: bool) -> list[Confusion]:
+def confusions(
+    table: LabelTable, names: Sequence[str], single: bool, thresholds: Sequence[float] | None = None
+) -> list[Confusion]:
     """The matrix of a single label, or for several labels the two that say what false alarms go with.
 
-    Clips (`single`) or cells whose truth is not known count nowhere.
+    `thresholds` (C,) stand for 0.5. Clips (`single`) or cells whose truth is not known count nowhere.
     """
     names = tuple(names)
-    decided = decide(table, "single" if single else "multi")
-    if single:
-        clips = table.mask.all(axis=1)
-        counts = confusion_matrix(
-            table.reference[clips].argmax(axis=1), decided[clips].argmax(axis=1), labels=range(len(names))
-        )
-        meaning = "Of the clips of the class on the left, the share that was taken for the class below."
-        return [Confusion("confusion", "Confusion matrix", meaning, names, names, counts, counts.sum(axis=1))]
+    decided = decide(table, "single" if single else "multi", thresholds)
     true = table.reference & table.mask
+    if single:
+        meaning = "Of the clips of the class on the left, the share that was taken for the class below."
+        return [_together("confusion", "Confusion matrix", meaning, names, names, true, decided & table.mask)]
     alarm = decided & ~table.reference & table.mask
     missed = true & ~decided
     nothing = table.mask.any(axis=1) & ~true.any(axis=1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.evaluate import label_truth, read_rows
+from mmfusion.evaluate import chances_of, label_truth, levels_of, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.metrics.resampled import caption_statistic, label_statistic
@@ -208,10 +208,14 @@ def _statistic(result: Result, name: str) -> Statistic:
         clips = [[source["clip"] for source in row["truth"]["sources"]] for row in rows]
         return separation_statistic(metric, [row[head] for row in rows], clips)
     if not isinstance(config, LabelsConfig):
-        per_clip = result.metrics[head]["per_clip"]
+        per_clip = result.metrics[head].get("per_clip")
+        if per_clip is None:
+            raise InputError(
+                f"{result.run.folder}: {name} has no value a clip to draw from; set its significance to false"
+            )
         return caption_statistic(metric, per_clip, list(per_clip))
     labels = result.run.labels()
     rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
     reference, known = label_truth(rows, labels)
-    chances = np.array([[row[head][label] for label in labels] for row in rows])
-    return label_statistic(metric, reference, chances, known, config.scored_as)  # type: ignore[arg-type]
+    chances, levels = chances_of(rows, head, labels), levels_of(result.run.thresholds(), head, labels)
+    return label_statistic(metric, reference, chances, known, config.scored_as, levels)  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from mmfusion.training.parts import load_parts, load_start, tune_mixes
 from mmfusion.training.provenance import provenance
 from mmfusion.training.run import RESULTS, Run, RunConfig
 from mmfusion.training.setup import open_material
+from mmfusion.training.thresholds import tune_run
 from mmfusion.training.validate import figure_of, is_better, validate
 from mmfusion.types import Batch, InputError
 
@@ -66,7 +67,7 @@ class Trainer:
         self.material = open_material(run, accelerator, quiet)
         self.clips = self.material.clips(self.config.data.train_split)
         self.pools = class_pools(self.clips) if self.settings.sampling == "balanced" else None
-        if self.settings.select is not None:
+        if self.settings.select is not None or self.config.tuned_heads:
             self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
         model = self.material.build_model(run)
@@ -202,6 +203,7 @@ class Trainer:
         if self.progress.best is None:
             self._keep_weights()
         tune_mixes(self.run, self.material, self.accelerator, self.quiet)
+        tune_run(self.run, self.material, self.accelerator, self.quiet)
         if self.accelerator.is_main_process:
             self.run.forget(*RESULTS)
             self.run.write_json("provenance.json", provenance(self.run, self.material, self.state.model, self.progress))

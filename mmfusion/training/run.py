@@ -9,6 +9,8 @@ runs/<name>/seed<k>/
     metrics.csv         every figure of the training, one row an update or epoch; tensorboard/ holds the same
     checkpoint-<n>.<e>/ the state after n updates, in epoch e, to resume from
     weights.safetensors the weights to use: the best ones by `training.select`, else the last
+    thresholds.json     {label head: {class: probability}} from which a class is decided, where tuned on validation;
+                        "activity" has those of single seconds
     predictions.<split>.jsonl, metrics.<split>.json     written by `evaluate`
 """
 
@@ -29,8 +31,10 @@ from pydantic import Field, model_validator
 from mmfusion.config import configclass, load, save, to_tree
 from mmfusion.data.inputs import DataConfig, WaveformInput
 from mmfusion.data.sampler import Sampling
+from mmfusion.data.windows import WindowsConfig
 from mmfusion.encoders.build import SpectralConfig
 from mmfusion.heads.caption import CaptionConfig
+from mmfusion.heads.labels import LabelsConfig
 from mmfusion.heads.separation import MaskConfig, SeparationConfig
 from mmfusion.language.causal import TokenVocabulary, load_tokenizer
 from mmfusion.language.search import BeamConfig, SearchConfig
@@ -48,6 +52,7 @@ HARMLESS = (
 
 # What is computed from a run's weights, and so belongs to no other weights.
 RESULTS = ("metrics.*.json", "predictions.*.jsonl", "grounding.json", "grounding.*.json")
+THRESHOLDS = "thresholds.json"
 
 
 @configclass
@@ -130,6 +135,8 @@ class RunConfig:
     model: ModelConfig
     vocabulary: VocabularyConfig = VocabularyConfig()
     search: SearchConfig = Field(default_factory=BeamConfig)
+    windows: WindowsConfig | None = None
+    """evaluate and predict long clips in windows (label heads only); null sees the first `data.max_duration_s`"""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -147,6 +154,8 @@ class RunConfig:
             raise ValueError(
                 "data.augment.blend mixes clips, and a caption head would hear what its caption leaves out"
             )
+        if speaks and self.windows is not None:
+            raise ValueError("windows are for label heads: the sentences of windows are no sentence about the clip")
         source = getattr(self.model.language, "source", "run")
         if source == "transformers" and self.vocabulary.tokenizer is None:
             raise ValueError("model.language.source: transformers needs vocabulary.tokenizer, the tokens to be said")
@@ -159,9 +168,19 @@ class RunConfig:
         for name, head in self.model.heads.items():
             if head.kind == "caption" or getattr(head, "target", None) == "single":
                 raise ValueError(f"model.heads.{name}: a mixture (data.mixture) has several classes and no captions")
+        if self.windows is not None:
+            raise ValueError("windows: mixtures (data.mixture) are made as long as they are asked for")
+        if self.training.sampling == "balanced":
+            raise ValueError("training.sampling: the classes of mixtures (data.mixture) are drawn uniformly already")
         if self.training.cache_frozen:
             raise ValueError("training.cache_frozen: mixtures (data.mixture) are other ones in every epoch")
         return self
+
+    @property
+    def tuned_heads(self) -> list[str]:
+        """The label heads whose thresholds are tuned on validation."""
+        heads = self.model.heads.items()
+        return [name for name, head in heads if isinstance(head, LabelsConfig) and head.thresholds == "tuned"]
 
     @property
     def folder(self) -> Path:
@@ -205,7 +224,7 @@ class Run:
         # Nothing was trained here yet: what an attempt with other settings left behind must not decide anything.
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, config)
-        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", *RESULTS)
+        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", THRESHOLDS, *RESULTS)
         part = folder / f"config.yaml.part{os.getpid()}"
         save(config, part)
         os.replace(part, path)
@@ -250,6 +269,10 @@ class Run:
     def vocabulary(self) -> Vocabulary | None:
         path = self.folder / "vocabulary.json"
         return self.config.vocabulary.load(path) if path.exists() else None
+
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """{label head: {class: probability}} as tuned on validation, {} where none are; InputError without the file."""
+        return self.read_json(THRESHOLDS) if self.config.tuned_heads else {}
 
     def scored(self, split: str) -> bool:
         """True when all figures of a split are there; False where a scorer failed half-way."""

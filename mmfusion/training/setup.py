@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,14 @@ from torch.utils.data import DataLoader
 from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, collate, gather_facts
+from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
 from mmfusion.data.mix_clips import MixtureDataset, Mixtures
 from mmfusion.data.mix_gather import decoded_manifest
 from mmfusion.data.mix_pool import in_words
+from mmfusion.data.reading import ClipReader
+from mmfusion.data.scaling import gather_scaling
+from mmfusion.data.windows import WindowReader, WindowsConfig
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.vocab import Vocabulary
@@ -45,17 +49,37 @@ class Material:
             raise InputError(f"{self.manifest.path}: split {split!r} has no readable clip (splits here: {known})")
         return clips
 
-    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool) -> ClipDataset | MixtureDataset:
+    def in_windows(self, split: str, data: DataConfig, windows: WindowsConfig, quiet: bool = True
+                   ) -> tuple[tuple[Clip, ...], WindowReader]:  # fmt: skip
+        """The readable clips of a split, decoded whole, and what reads their windows. InputError without any clip."""
+        manifest = Manifest(self.manifest.path, self.manifest.split(split))
+        data = replace(data, max_duration_s=windows.max_duration_s)
+        report = build_cache(manifest, data, progress=not quiet)
+        if not quiet:
+            print("\n".join(report.lines()))
+        cache = ClipCache(manifest, data, report.wanted)
+        clips = cache.usable(manifest.clips)
+        if not clips:
+            raise InputError(f"{manifest.path}: split {split!r} has no readable clip")
+        return clips, WindowReader(cache, clips, windows)
+
+    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool, reader: ClipReader | None = None
+                ) -> ClipDataset | MixtureDataset:  # fmt: skip
         encode = None
         if self.vocabulary is not None:
             encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)
-        plain = ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
+        scaling = gather_scaling(self.cache, config.data)
+        plain = ClipDataset(clips, reader or self.cache, self.facts, encode, config.data, training=training,
+                            seed=config.seed, scaling=scaling)  # fmt: skip
         return plain if self.mixtures is None else MixtureDataset(plain, self.mixtures)
 
     def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
-               epoch: int = 0) -> Iterable[Batch]:  # fmt: skip
-        """Batches of the clips at the given indices, in that order, whatever the number of loader workers."""
-        dataset = self.dataset(clips, config, training)
+               epoch: int = 0, reader: ClipReader | None = None) -> Iterable[Batch]:  # fmt: skip
+        """Batches of the clips at the given indices, in that order, whatever the number of loader workers.
+
+        They are read from the run's cache, or by another reader.
+        """
+        dataset = self.dataset(clips, config, training, reader)
         dataset.set_epoch(epoch)
         # A generator of its own keeps the loader from drawing on (and so moving) the random state of the training.
         loader = DataLoader(

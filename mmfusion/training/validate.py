@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from mmfusion.evaluate import predict_clips, score_captions, score_labels
+from mmfusion.evaluate import predict_clips, score_captions, score_events, score_labels
 from mmfusion.separated import score_sources
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material
@@ -28,7 +28,8 @@ def validate(model: Any, material: Material, run: Run, accelerator: Accelerator)
     rows, losses = predict_clips(model, material, clips, run, accelerator, search)
     figures: list[dict[str, float]] = [{}]
     if accelerator.is_main_process:
-        scored = {**score_labels(rows, run, material.facts.labels), **score_sources(rows, config)}
+        labels = material.facts.labels
+        scored = {**score_labels(rows, run, labels), **score_events(rows, labels), **score_sources(rows, config)}
         figures = [{**losses, **flatten({**scored, **score_captions(rows, run)})}]
     broadcast_object_list(figures)
     return figures[0]

@@ -126,7 +126,7 @@ def manifest_path(tmp_path: Path) -> Path:
 def config(manifest_path: Path, **blend) -> DataConfig:
     tree = {"manifest": str(manifest_path), "cache": str(manifest_path.parent / "cache"), "cache_workers": 0,
             "inputs": {"audio": {"kind": "waveform", "sample_rate_hz": 8000}},
-            "augment": {"gain_db": [-6, 6], "blend": blend}}  # fmt: skip
+            "augment": {"blend": blend}}  # fmt: skip
     return validate(DataConfig, tree, "test")
 
 
@@ -143,6 +143,9 @@ def test_a_training_set_mixes_and_a_test_set_never_does(manifest_path: Path) -> 
         np.testing.assert_array_equal(mixed.inputs["audio"].data, again[number].inputs["audio"].data)
         assert not np.allclose(mixed.inputs["audio"].data, own.inputs["audio"].data)
         assert own.labels.sum() == 1 and own.clip_id == mixed.clip_id
+        np.testing.assert_array_equal(own.inputs["audio"].data, cache.load(manifest.clips[number])["audio"].data)
+    labels = np.array([training[number].labels for number in range(4)])
+    assert (labels > 0).all(axis=1).any() and labels.max() <= 1  # clips of two classes came together
     first = training[0].inputs["audio"].data
     training.set_epoch(1)
     assert not np.allclose(first, training[0].inputs["audio"].data)

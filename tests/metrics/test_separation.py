@@ -25,6 +25,7 @@ from mmfusion.metrics.separation import (
 )
 from mmfusion.types import InputError
 
+CASES = ("01", "02", "03", "05", "06", "07", "08", "09")
 SDR_SIR_SAR = ("Source to Distortion", "Source to Interference", "Source to Artifact")
 
 
@@ -45,7 +46,7 @@ def load(folder: Path, case: str) -> tuple[np.ndarray, np.ndarray, dict]:
     return truth, said, json.loads((folder / f"output{case}.json").read_text())
 
 
-@pytest.mark.parametrize("case", ["01", "02", "03", "05", "06", "07", "08", "09"])
+@pytest.mark.parametrize("case", CASES)
 def test_sources_as_published(folder: Path, case: str) -> None:
     truth, said, published = load(folder, case)
     expected = published["Sources"]
@@ -59,14 +60,14 @@ def test_sources_as_published(folder: Path, case: str) -> None:
         json.dumps(result, allow_nan=False)
 
 
-@pytest.mark.parametrize("case", ["01", "06", "07", "09"])
+@pytest.mark.parametrize("case", CASES)
 def test_frames_as_published(folder: Path, case: str) -> None:
     truth, said, published = load(folder, case)
     expected = published["Framewise"]
     frames = [slice(start, start + expected["win"]) for start in range(0, truth.shape[1], expected["hop"])]
     frames = [frame for frame in frames if frame.stop <= truth.shape[1]]
     assert len(frames) == len(expected[SDR_SIR_SAR[0]][0])
-    for number in range(0, len(frames), 3):
+    for number in range(0, len(frames), 2):
         figures = BssEval(truth[:, frames[number]]).figures(said[:, frames[number]])
         for ours, name in zip(figures, SDR_SIR_SAR, strict=True):
             assert ours == pytest.approx([row[number] for row in expected[name]], abs=1e-6)

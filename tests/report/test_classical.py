@@ -50,7 +50,9 @@ def test_zero_crossings_are_those_of_the_tone() -> None:
     found = statistics_of(sine(1000.0))
     assert found.shape == (NUM_STATISTICS,) == (26,)
     assert found[12] == pytest.approx(2 * 1000 / RATE_HZ, abs=0.005)
-    assert found[25] < 0.005
+    assert found[25] < 0.05
+    residue = np.random.default_rng(0).normal(scale=1e-4, size=RATE_HZ)
+    assert statistics_of(residue)[12] == 0
     for length in (1, 5, 100):
         assert np.isfinite(statistics_of(np.zeros(length))).all() and np.isfinite(statistics_of(np.ones(length))).all()
 
@@ -228,6 +230,20 @@ def test_test_clips_never_touch_what_is_learnt(tmp_path: Path) -> None:
     assert said[0] == said[1]
 
 
+def test_thresholds_are_tuned_as_those_of_a_network_are(tmp_path: Path) -> None:
+    make_sounds(tmp_path)
+    head = {"labels": {"kind": "labels", "thresholds": "tuned"}}
+    rows = {"knn": {"baseline": "knn"}}
+    comparison, jobs = make_comparison(tmp_path, rows, head, "labels.f1_macro", validation_split="train")
+    make_ready(comparison, jobs)
+    run = make_baseline(jobs[0].config, jobs[0].instead, "test")  # type: ignore[arg-type]
+    found, metrics = run.thresholds()["labels"], run.read_json("metrics.test.json")["labels"]
+    assert {name: own["threshold"] for name, own in metrics["per_class"].items()} == found
+    assert [row["id"] for row in predictions(run).values()] == [f"test-{n}-{k}" for n in CLASSES for k in range(3)]
+    (row,) = make_table(comparison, jobs).rows
+    assert row.cells[0].values == (metrics["f1_macro"],)
+
+
 def test_several_labels_and_relevances(tmp_path: Path) -> None:
     """Noise is unknown in half of the training clips, and ratings of the others say how much there is."""
     manifest = make_sounds(tmp_path)
@@ -244,7 +260,7 @@ def test_several_labels_and_relevances(tmp_path: Path) -> None:
     for job in jobs[:3]:
         assert isinstance(job.instead, Baseline)
         metrics = make_baseline(job.config, job.instead, "test").read_json("metrics.test.json")["labels"]
-        assert metrics["map"] == 1.0 and metrics["num_known"] == 27
+        assert metrics["map"] > 0.9 and metrics["num_known"] == 27
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,23 @@ def test_a_run_on_mixtures(tmp_path: Path) -> None:
     assert evaluate(train(config, quiet=True), quiet=True)["clips"] != figures["clips"]
 
 
+def test_a_mixture_is_longer_than_what_is_read_of_its_clips(tmp_path: Path) -> None:
+    manifest = write_sounds(tmp_path / "set")
+    mixture = {"num_sources": 2, "duration_s": 3.0, "num_train": 4, "num_validation": 2, "num_test": 8}
+    config = config_of(manifest.path, tmp_path, data__mixture=mixture, data__max_duration_s=1.0, training__epochs=0)
+    run = train(config, quiet=True)
+    evaluate(run, quiet=True)
+    rows = read_rows(run.folder / "predictions.test.jsonl")
+    events = [event for row in rows for event in row["truth"]["events"]]
+    assert len(events) == 16 and max(end_s for _, _, end_s in events) > 2.0
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"model__heads__labels__target": "single"}, r"model\.heads\.labels: a mixture"),
         ({"training__cache_frozen": True}, r"training\.cache_frozen: mixtures"),
+        ({"training__sampling": "balanced"}, r"training\.sampling: the classes of mixtures"),
     ],
 )
 def test_what_does_not_go_with_mixtures(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
