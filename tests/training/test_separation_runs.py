@@ -221,9 +221,10 @@ def test_what_says_sources_without_a_model() -> None:
     tones = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (200.0, 1500.0)])[None]
     mixture = Stream(tones.sum(1), torch.ones(1, RATE, dtype=torch.bool), float(RATE))
     for kind in ("band_split", "ideal_ratio", "ideal_binary"):
-        torch.testing.assert_close(estimates_of(Baseline(kind), tones, mixture), tones, atol=0.3, rtol=0)  # type: ignore[arg-type]
+        found = estimates_of(Baseline(kind), tones, mixture)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, tones, atol=0.3, rtol=0)
     assert torch.equal(estimates_of(Baseline("mixture"), tones, mixture)[0, 1], mixture.data[0])
     above = estimates_of(Baseline("band_split", split_hz=100.0), tones, mixture)
-    assert above[0, 0].abs().max() < 1e-3
+    assert above[0, 0].abs().max() < 0.3 < found[0, 0].abs().max()
     with pytest.raises(InputError, match="a band_split row makes two sources, and these mixtures have 3"):
         estimates_of(Baseline("band_split"), tones[:, [0, 1, 1]], mixture)
