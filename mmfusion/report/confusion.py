@@ -9,7 +9,7 @@ import numpy as np
 
 from mmfusion.metrics.labels import LabelTable, decide
 
-NOTHING = "(none of the classes)"
+NOTHING = "(nothing)"
 
 
 @dataclass(frozen=True)

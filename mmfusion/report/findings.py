@@ -74,7 +74,7 @@ def as_text(found: Findings) -> str:
         lines.append("lowest F1: " + ", ".join(f"{name} {value:.2f}" for name, value in worst))
     for matrix in found.matrices:
         pairs = [f"{row} -> {column} ({count} of {total})" for row, column, count, total in matrix.worst(5)]
-        lines.append(f"{matrix.title.lower()}: " + ("; ".join(pairs) or "no mistakes"))
+        lines.append(f"{matrix.title.lower()}: " + ("; ".join(pairs) or "none"))
     if found.num_unknown:
         lines.append(f"{found.num_unknown} clips whose truth is not known are left out")
     return "\n".join(lines)

@@ -25,8 +25,8 @@ from mmfusion.training.run import Run
 from mmfusion.training.setup import batches_of, open_material
 from mmfusion.types import Stream, Targets
 
-SMALLEST = 1e-9
-"""probability below which a loss does not grow any more: the predictions have nine digits"""
+SMALLEST, SMALLEST_REST = 1e-30, 1e-9
+"""probability of what is true, and of what is not false, below which a loss does not grow: predictions have 9 digits"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def clip_losses(reference: np.ndarray, chances: np.ndarray, known: np.ndarray, t
     if target == "relevance":
         cells = (chances - reference) ** 2
     else:
-        cells = -np.log(np.maximum(np.where(positive, chances, 1 - chances), SMALLEST))
+        right = np.where(positive, np.maximum(chances, SMALLEST), np.maximum(1 - chances, SMALLEST_REST))
+        cells = -np.log(right)
     clips = known.any(axis=1)
     found[clips] = (np.where(known, cells, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))[clips]
     return found
