@@ -10,7 +10,7 @@ demo: $(READY)
 	$(RUN) tools/predict.py runs/demo-deep/seed0 data/synthetic/clips/test/test-00000.mp4
 
 test: $(READY)
-	$(RUN) -m pytest tests
+	$(RUN) -m pytest -n 2 tests
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
