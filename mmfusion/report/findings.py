@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.evaluate import Row, label_truth, read_rows
+from mmfusion.evaluate import label_truth, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.metrics.labels import THRESHOLD, label_metrics, label_table
 from mmfusion.report.confusion import Confusion, confusions
@@ -55,10 +55,12 @@ def find_errors(run: Run, split: str, head: str | None = None, gradients: bool =
     figures = label_metrics(reference, chances, labels, known, decided_as)
     matrices = confusions(label_table(reference, chances, known, decided_as), labels, single)
     norms = gradient_norms(run, split, name, quiet) if gradients and run.weights.exists() else {}
-    losses = clip_losses(reference, chances, known, config.target)
-    cells = zip(rows, losses.tolist(), reference >= THRESHOLD, known, chances, strict=True)
+    losses = clip_losses(reference, chances, known, config.target).tolist()
+    ids, true = [row["id"] for row in rows], known & (reference >= THRESHOLD)
     clips = [
-        _judge(row, loss, norms.get(row["id"]), labels, *own, single) for row, loss, *own in cells if np.isfinite(loss)
+        _judge(clip, losses[at], norms.get(clip), labels, true[at], known[at], chances[at], single)
+        for at, clip in enumerate(ids)
+        if np.isfinite(losses[at])
     ]
     return Findings(name, labels, single, figures, matrices, clips, len(rows) - len(clips))
 
@@ -89,14 +91,14 @@ def _label_head(run: Run, wanted: str | None) -> tuple[str, LabelsConfig]:
     return name, heads[name]
 
 
-def _judge(row: Row, loss: float, gradient: float | None, labels: Sequence[str], positive: np.ndarray,
-           known: np.ndarray, chances: np.ndarray, single: bool) -> Judged:  # fmt: skip
-    decided = np.arange(len(labels)) == chances.argmax() if single else chances >= THRESHOLD
-    true = positive & known
-    order = np.argsort(-chances, kind="stable")
+def _judge(clip: str, loss: float, gradient: float | None, labels: Sequence[str], true: np.ndarray, known: np.ndarray,
+           chances: np.ndarray, single: bool) -> Judged:  # fmt: skip
+    said = np.arange(len(labels)) == chances.argmax() if single else chances >= THRESHOLD
+    order = np.argsort(-chances, kind="stable").tolist()
     shown = [*order[:TOP], *(place for place in order[TOP:] if true[place])]
     guesses = tuple(Guess(labels[at], float(chances[at]), bool(true[at]) if known[at] else None) for at in shown)
-    true_names, said = (tuple(label for label, is_one in zip(labels, which, strict=True) if is_one)
-                        for which in (true, decided))  # fmt: skip
+    true_names, said_names = (
+        tuple(label for label, is_one in zip(labels, which, strict=True) if is_one) for which in (true, said)
+    )
     sure = float(chances.max() if single else np.maximum(chances, 1 - chances).mean())
-    return Judged(row["id"], loss, gradient, true_names, said, guesses, min(max(sure, 0.0), 1.0))
+    return Judged(clip, loss, gradient, true_names, said_names, guesses, min(max(sure, 0.0), 1.0))
