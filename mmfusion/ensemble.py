@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from mmfusion.config import save, to_tree, validate
 from mmfusion.evaluate import in_float32, load_model, score_split
 from mmfusion.fusion.mix import mix
+from mmfusion.heads.separation import SeparationConfig
 from mmfusion.model import FusionModel
 from mmfusion.training.provenance import built_from, commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import Material, open_material
-from mmfusion.types import Batch, InputError, Output, Stepper, Stream, Targets
+from mmfusion.training.thresholds import tune_run
+from mmfusion.types import Batch, Decision, InputError, Output, Stepper, Stream, Targets
 
 
 class Ensemble(nn.Module):
@@ -35,12 +37,12 @@ class Ensemble(nn.Module):
     def fusion(self, streams: list[dict[str, Stream]]) -> list[dict[str, Stream]]:
         return [member.fusion(own) for member, own in zip(self._models, streams, strict=True)]
 
-    def decide(self, fused: list[dict[str, Stream]], targets: Targets) -> dict[str, Output]:
+    def decide(self, fused: list[dict[str, Stream]], batch: Batch) -> dict[str, Decision]:
         """Each head's mean distribution."""
-        outputs = [member.decide(own, targets) for member, own in zip(self._models, fused, strict=True)]
+        outputs = [member.decide(own, batch) for member, own in zip(self._models, fused, strict=True)]
         return {name: _mean([output[name] for output in outputs]) for name in outputs[0]}
 
-    def loss(self, outputs: Mapping[str, Output], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, outputs: Mapping[str, Decision], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         return self._models[0].loss(outputs, targets)
 
     @property
@@ -85,7 +87,9 @@ def evaluate_ensemble(folders: Sequence[str | Path], config: RunConfig, split: s
     if materials[0].vocabulary is not None:
         materials[0].vocabulary.save(run.folder / "vocabulary.json")
     run.write_json("provenance.json", _provenance(runs, materials[0], config))
-    score_split(model.to(accelerator.device), materials[0], run, split, accelerator, quiet)
+    model = model.to(accelerator.device)
+    tune_run(run, materials[0], accelerator, quiet, model)
+    score_split(model, materials[0], run, split, accelerator, quiet)
     return run
 
 
@@ -107,6 +111,8 @@ def _check_alike(runs: Sequence[Run]) -> None:
             raise InputError(f"{run.folder}: reads other data, classes or words than {first.folder}; no ensemble")
         if list(run.config.model.heads) != list(first.config.model.heads):
             raise InputError(f"{run.folder}: has other heads than {first.folder}; no ensemble")
+        if any(isinstance(head, SeparationConfig) for head in run.config.model.heads.values()):
+            raise InputError(f"{run.folder}: separated signals come in no order that runs share; no ensemble")
 
 
 def _provenance(runs: Sequence[Run], material: Material, config: RunConfig) -> dict[str, Any]:
@@ -123,8 +129,9 @@ def _provenance(runs: Sequence[Run], material: Material, config: RunConfig) -> d
     }
 
 
-def _mean(outputs: Sequence[Output]) -> Output:
-    return Output(_mean_logits([output.logits for output in outputs], outputs[0].family), outputs[0].family)
+def _mean(outputs: Sequence[Decision]) -> Output:
+    said = [cast(Output, output) for output in outputs]
+    return Output(_mean_logits([output.logits for output in said], said[0].family), said[0].family)
 
 
 def _mean_logits(logits: Sequence[Tensor], family: Any) -> Tensor:

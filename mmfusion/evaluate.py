@@ -5,19 +5,27 @@
     id        the clip's id
     <label head>    {class: probability}
     <caption head>  the sentence
+    <separation head>  [figures of one source, ...] (`mmfusion/separated.py`)
     activity  {class: [probability in second 0, 1, ...]} when a label head was asked for per-second output
-    truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any}
+    truth     {"labels": [...] or null, "captions": [...], "relevances": {class: number} where there are any,
+               "sources": [{"label", "clip"}, ...] of a mixture,
+               "events": [[class, start_s, end_s], ...] of what is heard or seen when, where that is known}
 
-`metrics.<split>.json` holds, for every head by its name, what `mmfusion.metrics` makes of these rows, and what the
-numbers depend on: split, number and fingerprint of the clips, scorer versions.
+With `windows` in the configuration each row joins what is said of the windows of a clip.
+
+`metrics.<split>.json` holds, for every head by its name, what `mmfusion.metrics` makes of these rows, under `activity`
+the segment-based and event-based figures of it, and what the numbers depend on: split, number and fingerprint of the
+clips, scorer versions.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +37,25 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from mmfusion.data.manifest import Manifest
+from mmfusion.data.windows import WindowReader
+from mmfusion.describe import Row, Said, describe, join_windows, mean_chances
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
-from mmfusion.language.search import SearchConfig, search
-from mmfusion.language.vocab import Vocabulary
+from mmfusion.language.search import SearchConfig
 from mmfusion.metrics.captions import caption_metrics
-from mmfusion.metrics.labels import label_metrics
+from mmfusion.metrics.events import Event, event_metrics, events_of, segment_metrics
+from mmfusion.metrics.labels import THRESHOLD, label_metrics
+from mmfusion.metrics.ranking import ranking_metrics
 from mmfusion.model import FusionModel
+from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material, batches_of, open_material
-from mmfusion.types import Batch, Clip, InputError, Output, Stream
+from mmfusion.types import Clip, InputError
 
-Row = dict[str, Any]
+Thresholds = Mapping[str, Mapping[str, float]]
+EVENT_COLLAR_S = 1.0
+"""how far an event's edges may be off, which are known to the second"""
 
 
 def evaluate(
@@ -68,11 +82,27 @@ def in_float32() -> Accelerator:
 def score_split(model: Any, material: Material, run: Run, split: str, accelerator: Accelerator, quiet: bool
                 ) -> dict[str, Any]:  # fmt: skip
     """Predicts and scores a split with a model that is ready; as `keep_scores`."""
-    clips = material.clips(split)
-    rows, _ = predict_clips(model, material, clips, run, accelerator, search=run.config.search, quiet=quiet)
+    clips, rows = predict_split(model, material, run, split, accelerator, run.config.search, quiet)
     if not accelerator.is_main_process:
         return {}
     return keep_scores(rows, run, split, clips, material.manifest, material.facts.labels)
+
+
+def predict_split(model: Any, material: Material, run: Run, split: str, accelerator: Accelerator,
+                  search: SearchConfig | None, quiet: bool) -> tuple[tuple[Clip, ...], list[Row]]:  # fmt: skip
+    """The clips of a split and their rows, in order; in windows where the run has them. In float32."""
+    config, quiet = run.config, quiet or not accelerator.is_main_process
+    if config.windows is None:
+        clips = material.clips(split)
+        return clips, predict_clips(model, material, clips, run, accelerator, search, quiet, exact=True)[0]
+    with accelerator.main_process_first():
+        clips, reader = material.in_windows(split, config.data, config.windows, quiet)
+    windows = [window for own in reader.windows.values() for window in own]
+    found, _ = _go_through(model, material, windows, run, accelerator, None, quiet, exact=True, reader=reader)
+    read_s = config.windows.max_duration_s
+    joined = {clip.id: join_windows([found[window.id] for window in reader.windows[clip.id]], config.windows.aggregate)
+              for clip in clips}  # fmt: skip
+    return clips, [_row(clip, joined[clip.id], material, read_s) for clip in clips]
 
 
 def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip], manifest: Manifest,
@@ -86,12 +116,15 @@ def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip]
     train = run.config.data.train_split
     seen = {caption for clip in manifest.clips if clip.split == train for caption in clip.captions}
     rows = read_rows(path)
+    thresholds = run.thresholds() if labels else {}
     metrics = {
         "split": split,
         "num_clips": len(clips),
         "clips": manifest.fingerprint(clips),
         "manifest": manifest.file_hash(),
-        **score_labels(rows, run, labels),
+        **score_labels(rows, run, labels, thresholds),
+        **score_events(rows, labels, thresholds),
+        **score_sources(rows, run.config),
     }
     try:
         metrics |= score_captions(rows, run, seen or None)
@@ -116,82 +149,74 @@ class Losses:
     """Sums of a split's losses, weighted by clips, in batch order so that any number of processes adds alike."""
 
     rows: list[tuple[int, int, dict[str, float]]]
-    """(batch number, clips, loss by head name; "loss" is the weighted total)"""
+    """(batch number, clips, the heads' losses and figures as `FusionModel.loss` names them, and "loss", the total)"""
 
     def means(self) -> dict[str, float]:
         total: dict[str, float] = {}
-        clips = 0
+        clips: dict[str, int] = {}
         for _, count, losses in sorted(self.rows, key=lambda row: row[0]):
-            clips += count
             for name, value in losses.items():
+                clips[name] = clips.get(name, 0) + count
                 total[name] = total.get(name, 0.0) + value * count
-        return {name: value / clips for name, value in total.items()} if clips else {}
+        return {name: value / clips[name] for name, value in total.items()}
 
 
 def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
-                  search: SearchConfig | None, quiet: bool = True) -> tuple[list[Row], dict[str, float]]:  # fmt: skip
-    """Rows of predictions in the order of `clips`, and mean losses; captions only when a search is given."""
+                  search: SearchConfig | None, quiet: bool = True, exact: bool = False
+                  ) -> tuple[list[Row], dict[str, float]]:  # fmt: skip
+    """Rows of predictions in the order of `clips`, and mean losses; captions only when a search is given.
+
+    `exact` computes in float32 also where the accelerator trains in less.
+    """
+    found, losses = _go_through(model, material, clips, run, accelerator, search, quiet, exact)
+    # A mixture is as long as it is made, whatever is read of the clips that it is made from.
+    read_s = run.config.data.max_duration_s if material.mixtures is None else math.inf
+    return [_row(clip, found[clip.id], material, read_s) for clip in clips], losses.means()
+
+
+def _go_through(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
+                search: SearchConfig | None, quiet: bool, exact: bool, reader: WindowReader | None = None
+                ) -> tuple[dict[str, Said], Losses]:  # fmt: skip
+    """What is said of each clip by its id, and the losses. The clips are windows where their reader is given."""
     plain: FusionModel = accelerator.unwrap_model(model)
     plain.eval()
     numbered = batches_of(len(clips), run.config.training.batch_size)
     mine = list(enumerate(numbered))[accelerator.process_index :: accelerator.num_processes]
-    loader = material.loader(clips, [indices for _, indices in mine], run.config, training=False)
-    rows: list[Row] = []
+    loader = material.loader(clips, [indices for _, indices in mine], run.config, training=False, reader=reader)
+    said: list[tuple[str, Said]] = []
     losses = Losses([])
     bar = tqdm(zip(mine, loader, strict=True), total=len(mine), desc="evaluate", unit="batch", leave=False,
                disable=quiet or not accelerator.is_main_process)  # fmt: skip
-    for (number, _), batch in bar:
-        with torch.inference_mode(), accelerator.autocast():
+    for (number, indices), batch in bar:
+        with torch.inference_mode(), nullcontext() if exact else accelerator.autocast():
             batch = batch.to(accelerator.device)
             fused = plain.fusion(plain.encode(batch))
-            outputs = plain.decide(fused, batch.targets)
+            outputs = plain.decide(fused, batch)
             total, parts = plain.loss(outputs, batch.targets)
         losses.rows.append((number, len(batch.ids), {"loss": float(total), **{k: float(v) for k, v in parts.items()}}))
-        rows += describe(plain, fused, outputs, batch, material.facts.labels, material.vocabulary, search)
-    found = {row["id"]: row for row in gather_object(rows)}
+        starts_s = [clips[index].start_s for index in indices] if reader else None
+        told = describe(plain, fused, outputs, batch, material.vocabulary, search, starts_s)
+        parted = source_rows(run.config, outputs, batch)
+        said += [(clip, replace(one, sources=own)) for clip, one, own in zip(batch.ids, told, parted, strict=True)]
     losses.rows = gather_object(losses.rows)
-    return [{**found[clip.id], "truth": truth(clip)} for clip in clips], losses.means()
+    return dict(gather_object(said)), losses
 
 
-def describe(model: FusionModel, fused: dict[str, Stream], outputs: dict[str, Output], batch: Batch,
-             labels: Sequence[str], vocabulary: Vocabulary | None, how: SearchConfig | None) -> list[Row]:  # fmt: skip
-    """One row a clip: probabilities of every label head, and sentences when a search is given."""
-    rows: list[Row] = [{"id": clip} for clip in batch.ids]
-    steppers = model.steppers
-    for name, output in outputs.items():
-        if name in steppers:
-            continue
-        for row, chances in zip(rows, output.log_probs().exp().tolist(), strict=True):
-            row[name] = {label: float(f"{chance:.9g}") for label, chance in zip(labels, chances, strict=True)}
-        if output.steps is not None:
-            for row, seconds in zip(rows, _per_second(output), strict=True):
-                row["activity"] = dict(zip(labels, seconds, strict=True))
-    if how is not None and vocabulary is not None:
-        for name, stepper in steppers.items():
-            for row, best in zip(rows, search(stepper, fused, how), strict=True):
-                row[name] = vocabulary.decode(best[0].words)
-    return rows
+def _row(clip: Clip, said: Said, material: Material, read_s: float) -> Row:
+    known = truth(clip, read_s) | source_truth(clip, material)
+    return {"id": clip.id, **said.row(material.facts.labels), "truth": known}
 
 
-def _per_second(output: Output) -> list[list[list[float]]]:
-    """For each clip, for each class, the mean probability in each whole or partial second that is real."""
-    assert output.steps is not None
-    rate = output.steps.rate
-    chances = Output(output.steps.data, output.family).log_probs().exp().cpu()
-    second = (torch.arange(chances.shape[1]) / rate).long()
-    clips = []
-    for values, mask in zip(chances, output.steps.mask.cpu(), strict=True):
-        spans = [(second == s) & mask for s in range(int(second[mask].max()) + 1 if mask.any() else 0)]
-        means = (
-            torch.stack([values[span].mean(0) if span.any() else values[0] * 0 for span in spans]) if spans else None
-        )
-        clips.append([] if means is None else [[round(v, 4) for v in column] for column in means.T.tolist()])
-    return clips
-
-
-def truth(clip: Clip) -> Row:
+def truth(clip: Clip, read_s: float = math.inf) -> Row:
+    """What the manifest knows of a clip of which the first `read_s` seconds are read."""
     known: Row = {"labels": None if clip.labels is None else list(clip.labels), "captions": list(clip.captions)}
-    return known | ({"relevances": dict(clip.relevances)} if clip.relevances else {})
+    known |= {"relevances": dict(clip.relevances)} if clip.relevances else {}
+    if not clip.sources:
+        return known | ({"events": []} if clip.labels == () else {})
+    end_s = min(read_s, math.inf if clip.end_s is None else clip.end_s - clip.start_s)
+    times = [(one.label, max(0.0, one.start_s), min(one.end_s, end_s)) for one in clip.sources]
+    rounded = [(label, round(start_s, 6), round(stop_s, 6)) for label, start_s, stop_s in times]
+    return known | {"events": [list(event) for event in rounded if event[1] < event[2]]}
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
@@ -218,16 +243,66 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def score_labels(rows: Sequence[Row], run: Run, labels: Sequence[str]) -> dict[str, Any]:
-    """Metrics of every label head by its name; heads about which nothing is known are left out."""
+def score_labels(rows: Sequence[Row], run: Run, labels: Sequence[str], thresholds: Thresholds | None = None
+                 ) -> dict[str, Any]:  # fmt: skip
+    """Metrics of every label head by its name; heads about which nothing is known are left out.
+
+    Decisions are those of the run's `thresholds`; without them, at 0.5.
+    """
     scores: dict[str, Any] = {}
     for name, head in run.config.model.heads.items():
         if isinstance(head, LabelsConfig) and rows and name in rows[0]:
             reference, known = label_truth(rows, labels)
             if known.any():
-                estimate = np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
-                scores[name] = label_metrics(reference, estimate, labels, known, head.target)
+                levels = levels_of(thresholds, name, labels)
+                scores[name] = label_metrics(
+                    reference, chances_of(rows, name, labels), labels, known, head.scored_as, levels
+                )
+                if any(line["truth"].get("relevances") for line in rows):
+                    ranks = ranking_metrics(reference, chances_of(rows, name, labels), labels, known)
+                    scores[name] = _with_ranks(scores[name], ranks)
     return scores
+
+
+def levels_of(thresholds: Thresholds | None, name: str, labels: Sequence[str]) -> list[float] | None:
+    """The thresholds of a head in the order of `labels`; None where they are not tuned."""
+    own = (thresholds or {}).get(name)
+    return None if own is None else [own[label] for label in labels]
+
+
+def chances_of(rows: Sequence[Row], name: str, labels: Sequence[str]) -> np.ndarray:
+    """(N, C): what a label head says of each row."""
+    return np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
+
+
+def score_events(rows: Sequence[Row], labels: Sequence[str], thresholds: Thresholds | None = None) -> dict[str, Any]:
+    """{"activity": {"segment_based", "event_based"}} over the clips of which it is known what happens when.
+
+    Segments are seconds; an event is a run of seconds in which a class is active, and its edges may be off by
+    `EVENT_COLLAR_S`, the longer for the end of a long event (half of its length). {} without anything to compare.
+    """
+    timed = [row for row in rows if "activity" in row and "events" in row["truth"]]
+    references = [
+        Event(row["id"], start_s, end_s, label) for row in timed for label, start_s, end_s in row["truth"]["events"]
+    ]
+    if not references:
+        return {}
+    levels = levels_of(thresholds, "activity", labels) or THRESHOLD
+    estimates, lengths_s = [], {}
+    for row in timed:
+        chances = mean_chances(labels, row["activity"])
+        estimates += events_of(chances, 1.0, labels, levels, row["id"])
+        lengths_s[row["id"]] = max([float(len(chances)), *(end_s for *_, end_s in row["truth"]["events"])])
+    # A class of which nothing is said scores 0: an epoch that says nothing yet can be compared with one that does.
+    segments = segment_metrics(references, estimates, 1.0, lengths_s, labels, zero_score=True)
+    events = event_metrics(references, estimates, EVENT_COLLAR_S, labels=labels, zero_score=True)
+    return {"activity": {"num_clips": len(timed), "segment_based": segments, "event_based": events}}
+
+
+def _with_ranks(figures: dict[str, Any], ranks: dict[str, Any]) -> dict[str, Any]:
+    """Label figures with those of the relevances beside them, for each class too."""
+    per_class = {name: {**own, **ranks["per_class"][name]} for name, own in figures["per_class"].items()}
+    return {**figures, **ranks, "per_class": per_class}
 
 
 def score_captions(rows: Sequence[Row], run: Run, seen: Collection[str] | None = None) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from mmfusion.fusion.late import LateConfig, Mix, MixConfig
 from mmfusion.fusion.weights import FixedWeights, TunedWeights
 from mmfusion.heads.caption import CaptionConfig, CaptionHead
 from mmfusion.heads.labels import LabelHead, LabelsConfig
+from mmfusion.heads.separation import ConvTasNetConfig, MaskConfig, SeparationConfig, build_separation
 from mmfusion.language.causal import load_causal
 from mmfusion.language.fused import (
     DeepLanguage,
@@ -35,9 +37,21 @@ from mmfusion.language.fused import (
 from mmfusion.language.lm import LanguageModel, load_language_model
 from mmfusion.language.vectors import VectorsConfig
 from mmfusion.language.vocab import Vocabulary
-from mmfusion.types import Batch, Facts, Head, InputError, Output, Stepper, Stream, Targets
+from mmfusion.types import (
+    Batch,
+    Decision,
+    Facts,
+    Head,
+    InputError,
+    Output,
+    Separated,
+    Separator,
+    Stepper,
+    Stream,
+    Targets,
+)
 
-HeadConfig = Annotated[LabelsConfig | CaptionConfig, Field(discriminator="kind")]
+HeadConfig = Annotated[LabelsConfig | CaptionConfig | MaskConfig | ConvTasNetConfig, Field(discriminator="kind")]
 # Names become parts of dotted names (weights, figures), and heads keys of a row of predictions and of metrics.
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 _TAKEN = ("id", "truth", "activity", "split", "clips", "num_clips", "manifest", "unscored", "loss", "lr")
@@ -90,11 +104,11 @@ class FusionModel(nn.Module):
         self.inputs = dict(inputs)
         self.loss_weights = dict(loss_weights)
 
-    def forward(self, batch: Batch) -> dict[str, Output]:
+    def forward(self, batch: Batch) -> dict[str, Decision]:
         """The output of every head, by the head's name."""
         streams = self.encode(batch)
         fused = self.fusion(streams)
-        return self.decide(fused, batch.targets)
+        return self.decide(fused, batch)
 
     def encode(self, batch: Batch) -> dict[str, Stream]:
         """One stream a modality."""
@@ -111,26 +125,38 @@ class FusionModel(nn.Module):
         self._readers[name] = encoder[1:] if isinstance(encoder, nn.Sequential) else nn.Identity()
         self.inputs[name] = source
 
-    def decide(self, fused: Mapping[str, Stream], targets: Targets) -> dict[str, Output]:
+    def decide(self, fused: Mapping[str, Stream], batch: Batch) -> dict[str, Decision]:
         """Each head's output; heads that say words are left out when there are no words to follow."""
-        spoken = targets.words is not None
-        return {name: head(fused, targets) for name, head in self.heads.items() if spoken or name not in self.steppers}
+        silent = () if batch.targets.words is not None else self.steppers
+        return {name: _decision(head, fused, batch) for name, head in self.heads.items() if name not in silent}
 
-    def loss(self, outputs: Mapping[str, Output], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the heads' losses, and each head's own loss before weighting (float32 scalars)."""
-        parts = {name: self._head(name).loss(output, targets) for name, output in outputs.items()}
-        total = sum(
-            (self.loss_weights[name] * part for name, part in parts.items()), start=next(iter(parts.values())) * 0
-        )
-        return total, parts
+    def loss(self, outputs: Mapping[str, Decision], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the heads' losses; and each head's own `<head>.loss` before weighting, with the figures
+        that it tells beside it (float32 scalars).
+        """
+        told = {name: _loss(self.heads[name], output, targets) for name, output in outputs.items()}
+        total = torch.stack([self.loss_weights[name] * loss for name, (loss, _) in told.items()]).sum()
+        figures = {f"{name}.loss": loss for name, (loss, _) in told.items()}
+        return total, figures | {f"{name}.{key}": v for name, (_, more) in told.items() for key, v in more.items()}
 
     @property
     def steppers(self) -> dict[str, Stepper]:
         """The heads that say words, by name."""
         return {name: head for name, head in self.heads.items() if isinstance(head, Mix) and head.speaks}
 
-    def _head(self, name: str) -> Head:
-        return self.heads[name]  # type: ignore[return-value]
+
+def _decision(head: nn.Module, fused: Mapping[str, Stream], batch: Batch) -> Decision:
+    if isinstance(head, Separator):
+        (stream,) = fused.values()
+        return head(stream, batch.inputs[head.reads])
+    return head(fused, batch.targets)
+
+
+def _loss(head: nn.Module, output: Decision, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    """A head's loss, and what else it tells."""
+    if isinstance(head, Separator):
+        return head.told_loss(cast(Separated, output), targets)
+    return cast(Head, head).loss(cast(Output, output), targets), {}
 
 
 def build_model(config: ModelConfig, facts: Facts) -> FusionModel:
@@ -145,8 +171,11 @@ def build_model(config: ModelConfig, facts: Facts) -> FusionModel:
     encoders = steps if joins_steps else {name: _stacked(step, recurrent) for name, step in steps.items()}
     fusion = build_fusion(config.fusion, {name: _width(module) for name, module in encoders.items()}, recurrent)
     rule = config.fusion.mix if isinstance(config.fusion, LateConfig) else None
-    heads = {}
+    heads: dict[str, nn.Module] = {}
     for name, head in config.heads.items():
+        if isinstance(head, SeparationConfig):
+            heads[name] = _separator(name, head, fusion.widths, facts)
+            continue
         members = {stream: _head(head, width, facts, config) for stream, width in fusion.widths.items()}
         heads[name] = _with_member(Mix(members, rule), config.language, facts)
     model = FusionModel(
@@ -168,7 +197,7 @@ def _width(encoder: nn.Module) -> int:
     return int(last.width)  # type: ignore[arg-type]
 
 
-def _head(config: HeadConfig, width: int, facts: Facts, model: ModelConfig) -> nn.Module:
+def _head(config: LabelsConfig | CaptionConfig, width: int, facts: Facts, model: ModelConfig) -> nn.Module:
     if isinstance(config, CaptionConfig):
         if not facts.words:
             raise InputError("model.heads: a caption head needs captions, and the manifest's training split has none")
@@ -183,6 +212,18 @@ def _head(config: HeadConfig, width: int, facts: Facts, model: ModelConfig) -> n
     if not facts.labels:
         raise InputError("model.heads: a label head needs labels, and the manifest has none")
     return LabelHead(config, width, len(facts.labels))
+
+
+def _separator(name: str, config: SeparationConfig, widths: Mapping[str, int], facts: Facts) -> nn.Module:
+    """A separation head on the one stream that the fusion gives."""
+    if len(widths) != 1:
+        raise InputError(f"model.heads.{name}: separated signals are not mixed, so fusion.depth: late is not for them")
+    if not facts.num_sources and config.num_outputs is None:
+        raise InputError(f"model.heads.{name}: separation is learnt from mixtures, and data.mixture makes none here")
+    try:
+        return build_separation(config, next(iter(widths.values())), facts.num_sources)
+    except InputError as error:
+        raise InputError(f"model.heads.{name}.{error}") from error
 
 
 def _with_member(head: Mix, config: LanguageConfig | None, facts: Facts) -> Mix:

@@ -1,41 +1,31 @@
 """Labels and a caption for any media file, with a finished run; long files in windows, captions checked by the sound.
 
-The unit is a window of a file, a `Clip` with `start_s` and `end_s`. What checks captions comes in as a `Checker`;
-`report/grounding.py` has it.
+The unit is a window of a file, a `Clip` with `start_s` and `end_s`, which is read, predicted and let go before the
+next one. What checks captions comes in as a `Checker`; `report/grounding.py` has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from mmfusion.data.clips import ClipCache
-from mmfusion.data.collate import Example, collate
 from mmfusion.data.features import read_features
-from mmfusion.data.inputs import FeaturesInput, WaveformInput
-from mmfusion.data.manifest import read_manifest
 from mmfusion.data.media import MediaInfo, probe
 from mmfusion.data.raw import Raw
-from mmfusion.data.reading import MediaReader, read_raw
-from mmfusion.data.scaling import Scaling, gather_scaling, scale
-from mmfusion.evaluate import describe
-from mmfusion.heads.caption import CaptionConfig
-from mmfusion.heads.labels import LabelsConfig
+from mmfusion.data.windows import Aggregate, spans
+from mmfusion.describe import Row, Said, describe, join_windows, mean_chances
 from mmfusion.language.grounding import Grounded
-from mmfusion.language.search import search
-from mmfusion.model import FusionModel, build_model
-from mmfusion.training.checkpoint import fit_weights, load_weights
-from mmfusion.training.run import Run
-from mmfusion.types import Batch, Clip, Facts, InputError, Stream
+from mmfusion.metrics.events import events_of
+from mmfusion.metrics.labels import THRESHOLD
+from mmfusion.predictor import Predictor
+from mmfusion.training.run import Run, RunConfig
+from mmfusion.types import Clip, InputError
 
 NO_SOUND = "no sound to check against"
-_TAIL = 0.1  # a rest shorter than this part of a window belongs to the window before
 _MAX_EMPTY = 100  # windows without anything readable after which a file is taken to end
 
 
@@ -66,196 +56,141 @@ class Asked:
 
     window_s: float | None = None
     """length of the windows that the whole file is cut into; None reads the first `max_duration_s` of the run only"""
+    hop_s: float | None = None
+    """from the beginning of one window to that of the next; None: no overlap"""
+    aggregate: Aggregate = "max"
+    """how the windows' probabilities become the file's (see `data.windows.aggregate`)"""
     features: Mapping[str, Path] = field(default_factory=dict)
     """input name -> feature file, for inputs that no media file holds"""
     checker: Checker | None = None
     rerank: bool = False
     """let the checker choose among the n best captions"""
 
+    def fits_thresholds(self, config: RunConfig) -> bool:
+        """Whether probabilities are made as those were by which the run's thresholds were tuned."""
+        own = Asked.as_evaluated(config)
+        return (self.window_s, self.hop_s or self.window_s, self.aggregate) == (
+            own.window_s, own.hop_s or own.window_s, own.aggregate
+        )  # fmt: skip
+
+    @classmethod
+    def as_evaluated(cls, config: RunConfig) -> Asked:
+        """The windows in which the run was evaluated; the file's beginning where it has none."""
+        windows = config.windows
+        return cls() if windows is None else cls(windows.length_s, windows.hop_s, windows.aggregate)
+
 
 def predict_files(run: Run, paths: Iterable[str | Path], asked: Asked | None = None) -> Iterator[dict[str, Any]]:
     """One dict a file, in order; without files, one for the feature files that are asked for.
 
-    `path`, `has_audio`, `has_video`, `labels` {class: probability}, `caption`, `media` (what was found in the file),
-    `warnings` (a part of the file that could not be read while another could); or `path` and `error` with one reason.
-    In windows: `windows`, each with `start_s`, `end_s`, `labels`, `caption`; then `labels` are the highest of all
-    windows, and `caption` is theirs in turn. With a checker: `grounding`, {"words": [{word, label, verdict,
+    `path`, `has_audio`, `has_video`, `labels` {class: probability}, `detected` (the classes that are decided to be
+    there, by the `thresholds` {class: probability} where they are tuned), `caption`, `media` (what was found in the
+    file), `warnings` (a part of the file that could not be read while another could); or `path` and `error` with one
+    reason. From a head with `per_second`: `activity` {class: [probability a second]} and `events` [{start_s, end_s,
+    label}]. In windows: `windows`, each with `start_s`, `end_s`, `labels`, `caption`; then `labels` are theirs
+    aggregated, and `caption` is theirs in turn. With a checker: `grounding`, {"words": [{word, label, verdict,
     probability}], "notes": [sentence]}, of the file and of each window.
+    Unless something else is asked, files are seen as the run's evaluation saw its clips.
     Raises InputError when the run itself cannot be used.
     """
-    asked, paths = asked or Asked(), list(paths)
+    asked, paths = asked or Asked.as_evaluated(run.config), list(paths)
     predictor = Predictor(run, asked.features)
     if asked.features and len(paths) > 1:
         raise InputError("--features: the features of one file go with one file")
     for path in paths or [None] * bool(asked.features):
         name = str(path if path is not None else next(iter(asked.features.values())))
         try:
-            yield predictor.predict(None if path is None else Path(path), asked)
+            yield predict_file(predictor, None if path is None else Path(path), asked)
         except InputError as error:
             yield {"path": name, "error": " ".join(str(error).split())}
         except Exception as error:  # one odd file must not cost the others their predictions
             yield {"path": name, "error": f"{name}: cannot be predicted: {type(error).__name__}: {error}"}
 
 
-class Predictor:
-    """A run's model, ready for clips that no manifest knows.
+def predict_file(predictor: Predictor, path: Path | None, asked: Asked) -> dict[str, Any]:
+    """See `predict_files`. Raises InputError with one reason when nothing in the file can be used."""
+    info = probe(path) if path is not None else None
+    where = str(path if path is not None else next(iter(asked.features.values())))
+    media = predictor.media_of(path, asked.features)
+    whole = Clip(where, media, "", "", 0.0, predictor.config.data.max_duration_s)
+    parts: list[tuple[Clip, Said, Row]] = []
+    warnings, reason = [], f"{where}: holds no {' or '.join(predictor.config.data.inputs)} to predict from"
+    num_empty = 0
+    for clip in _cut(whole, info, asked):
+        said, extra, flaws = _part(predictor, clip, asked, path)
+        if said is not None:
+            parts.append((clip, said, extra))
+        elif flaws and not parts:
+            reason = flaws[0].partition(": ")[2]
+        warnings += [flaw for flaw in flaws if flaw not in warnings]
+        num_empty = 0 if said is not None else num_empty + 1
+        if num_empty >= _MAX_EMPTY or (num_empty and _length_s(info, asked.features) is None):
+            break
+    if not parts:
+        raise InputError(reason)
+    found: dict[str, Any] = {"path": where}
+    found |= {"has_audio": info is not None and info.has_audio, "has_video": info is not None and info.has_video}
+    said = join_windows([said for _, said, _ in parts], asked.aggregate)
+    end_s = min(parts[-1][0].end_s or 0.0, info.duration_s if info and info.duration_s else float("inf"))
+    fitting = asked.fits_thresholds(predictor.config)
+    if not fitting and predictor.label_head in predictor.thresholds:
+        warnings.append(f"{predictor.label_head}: thresholds were tuned on other windows than these, so 0.5 decides")
+    found |= _labels(predictor, said, end_s, fitting) | _captions([extra for *_, extra in parts], asked)
+    if asked.window_s is not None:
+        found["windows"] = [_window(predictor, *part) for part in parts]
+    found["media"] = {key: value for key, value in asdict(info).items() if key != "path"} if info else {}
+    return found | ({"warnings": warnings} if warnings else {})
 
-    InputError when the run cannot be used, and when it reads features and `features` names none of them; None
-    promises clips that name their feature files themselves.
+
+def _part(predictor: Predictor, clip: Clip, asked: Asked, path: Path | None) -> tuple[Said | None, Row, list[str]]:
+    """What is said of one window, None when nothing in it can be read; its caption; and what could not be read."""
+    inputs, flaws = predictor.read(clip)
+    if not inputs:
+        return None, {}, flaws
+    batch = predictor.batch(inputs)
+    checker, speaks = asked.checker, predictor.caption_head
+    chances, unheard = checker.hear(clip, inputs, path) if checker else (None, [])
+    with torch.inference_mode():
+        fused = predictor.model.fusion(predictor.model.encode(batch))
+        outputs = predictor.model.decide(fused, batch)
+        choosing = checker is not None and asked.rerank
+        how = None if choosing else predictor.config.search
+        (said,) = describe(predictor.model, fused, outputs, batch, predictor.vocabulary, how, [clip.start_s])
+        caption = said.captions.get(speaks) if speaks else None
+        if checker and choosing and speaks:
+            caption = checker.choose(predictor.captions(fused), chances)
+    if caption is None:
+        return said, {}, [*flaws, *unheard]
+    found: Row = {"caption": caption}
+    if checker:
+        words = [asdict(word) for word in checker.check(caption, chances)]
+        found["grounding"] = {"words": words, "notes": [NO_SOUND] if chances is None else []}
+    return said, found, [*flaws, *unheard]
+
+
+def _window(predictor: Predictor, clip: Clip, said: Said, extra: Row) -> Row:
+    row, head = said.row(predictor.facts.labels), predictor.label_head
+    return {"start_s": clip.start_s, "end_s": clip.end_s, **({"labels": row[head]} if head else {}), **extra}
+
+
+def _labels(predictor: Predictor, said: Said, end_s: float, fitting: bool) -> Row:
+    """What a label head says of a whole file that ends at `end_s` seconds, and what is decided by it.
+
+    Tuned thresholds decide where they are `fitting`, else 0.5 does.
     """
-
-    def __init__(self, run: Run, features: Mapping[str, Path] | None = None) -> None:
-        config = run.config
-        wanted = [name for name, way in config.data.inputs.items() if isinstance(way, FeaturesInput)]
-        for name in features or ():
-            if name not in wanted:
-                known = f"it reads {', '.join(wanted)}" if wanted else "it reads none"
-                raise InputError(f"{run.folder}: {name!r} is no input of precomputed features ({known})")
-        if wanted and features is not None and not features:
-            what = f"{run.folder}: reads precomputed features ({wanted[0]}), which a media file does not hold"
-            raise InputError(f"{what}: give --features {wanted[0]}=FILE.npz")
-        if not run.weights.exists():
-            raise InputError(f"{run.weights}: no such file; train the run first")
-        self.run, self.config, self.vocabulary = run, config, run.vocabulary()
-        heads = config.model.heads.items()
-        self.label_head = next((name for name, head in heads if isinstance(head, LabelsConfig)), None)
-        self.caption_head = next((name for name, head in heads if isinstance(head, CaptionConfig)), None)
-        tensors = load_weights(run.weights)
-        self.widths = _widths(run, tensors, features or {})
-        words = self.vocabulary.words if self.vocabulary else ()
-        self.facts = Facts(run.labels(), words, self.widths)
-        self.scaling = _scaling(run)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model: FusionModel = build_model(config.model, self.facts)
-        fit_weights(self.model, tensors, run.weights)
-        self.model.eval().to(self.device)
-
-    @property
-    def sounds(self) -> list[str]:
-        """The inputs that are sound: waveforms, and features that are called audio."""
-        inputs = self.config.data.inputs.items()
-        return [name for name, way in inputs if isinstance(way, WaveformInput) or name == "audio"]
-
-    def predict(self, path: Path | None, asked: Asked) -> dict[str, Any]:
-        """See `predict_files`. Raises InputError with one reason when nothing in the file can be used."""
-        info = probe(path) if path is not None else None
-        where = str(path if path is not None else next(iter(asked.features.values())))
-        media = self.media_of(path, asked.features)
-        whole = Clip(where, media, "", "", 0.0, self.config.data.max_duration_s)
-        parts, warnings, reason = [], [], f"{where}: holds no {' or '.join(self.config.data.inputs)} to predict from"
-        num_empty = 0
-        for clip in _cut(whole, info, asked):
-            part, flaws = self._part(clip, asked, path)
-            if part:
-                parts.append({"start_s": clip.start_s, "end_s": clip.end_s, **part})
-            elif flaws and not parts:
-                reason = flaws[0].partition(": ")[2]
-            warnings += [flaw for flaw in flaws if flaw not in warnings]
-            num_empty = 0 if part else num_empty + 1
-            if num_empty >= _MAX_EMPTY or (num_empty and _length_s(info, asked.features) is None):
-                break
-        if not parts:
-            raise InputError(reason)
-        found: dict[str, Any] = {"path": where}
-        found |= {"has_audio": info is not None and info.has_audio, "has_video": info is not None and info.has_video}
-        found |= _joined(parts, asked)
-        found["media"] = {key: value for key, value in asdict(info).items() if key != "path"} if info else {}
-        return found | ({"warnings": warnings} if warnings else {})
-
-    def media_of(self, path: Path | None, features: Mapping[str, Path]) -> dict[str, str]:
-        """What a manifest would say of the file: the one file for all media, and the feature files."""
-        media = {} if path is None else {"audio": str(path), "video": str(path)}
-        for name, way in self.config.data.inputs.items():
-            key = way.source or name
-            if not isinstance(way, FeaturesInput):
-                media |= {key: str(path)} if path is not None else {}
-            elif name in features:
-                media[key] = str(features[name])
-            else:
-                media.pop(key, None)
-        return media
-
-    def _part(self, clip: Clip, asked: Asked, path: Path | None) -> tuple[dict[str, Any], list[str]]:
-        """What is said of one window, {} when nothing in it can be read; and what could not be read."""
-        inputs, flaws = self.read(clip)
-        if not inputs:
-            return {}, flaws
-        batch = self.batch(inputs)
-        checker, speaks = asked.checker, self.caption_head
-        chances, unheard = checker.hear(clip, inputs, path) if checker else (None, [])
-        with torch.inference_mode():
-            fused = self.model.fusion(self.model.encode(batch))
-            outputs = self.model.decide(fused, batch.targets)
-            choosing = checker is not None and asked.rerank
-            how = None if choosing else self.config.search
-            row = describe(self.model, fused, outputs, batch, self.facts.labels, self.vocabulary, how)[0]
-            if checker and choosing and speaks:
-                row[speaks] = checker.choose(self.captions(fused), chances)
-        found: dict[str, Any] = {"labels": row[self.label_head]} if self.label_head else {}
-        found |= {"caption": row[speaks]} if speaks else {}
-        found |= {"activity": row["activity"]} if "activity" in row else {}
-        if checker and speaks:
-            words = [asdict(word) for word in checker.check(found["caption"], chances)]
-            found["grounding"] = {"words": words, "notes": [NO_SOUND] if chances is None else []}
-        return found, [*flaws, *unheard]
-
-    def read(self, clip: Clip, only: Sequence[str] | None = None) -> tuple[dict[str, Raw], list[str]]:
-        """The inputs (or only some) that the clip has, and why others that it should have could not be read."""
-        found: dict[str, Raw] = {}
-        warnings: list[str] = []
-        end_s = clip.start_s + self.config.data.max_duration_s if clip.end_s is None else clip.end_s
-        for name, way in self.config.data.inputs.items():
-            media = clip.media.get(way.source or name)
-            if media is None or (only is not None and name not in only):
-                continue
-            try:
-                raw = read_raw(Path(media), way, clip.start_s, end_s)
-            except InputError as error:
-                warnings.append(f"{name}: {error}")
-                continue
-            if raw is not None:
-                found[name] = scale(raw, way, self.scaling.get(name)) if isinstance(way, FeaturesInput) else raw
-                warnings += [f"{name}: read in part: {raw.flaw}"] if raw.flaw else []
-        return found, warnings
-
-    def batch(self, inputs: Mapping[str, Raw]) -> Batch:
-        """A batch of one clip; what it does not have is masked."""
-        layouts = MediaReader(self.config.data.inputs, self.config.data.max_duration_s, widths=self.widths).layouts
-        return collate([Example("clip", inputs, layouts)]).to(self.device)
-
-    def captions(self, fused: dict[str, Stream]) -> list[tuple[str, float]]:
-        """The search's n best captions with their scores, the best first."""
-        if self.caption_head is None or self.vocabulary is None:
-            return []
-        found = search(self.model.steppers[self.caption_head], fused, self.config.search)[0]
-        return [(self.vocabulary.decode(one.words), one.score) for one in found]
-
-    def hear(self, inputs: Mapping[str, Raw]) -> dict[str, float] | None:
-        """{label: probability} from the sound alone, all else masked; None where there is no sound."""
-        sound = {name: raw for name, raw in inputs.items() if name in self.sounds}
-        if not sound or self.label_head is None:
-            return None
-        with torch.inference_mode():
-            output = self.model(self.batch(sound))[self.label_head]
-        return dict(zip(self.facts.labels, output.log_probs().exp()[0].tolist(), strict=True))
-
-
-def windows(length_s: float | None, window_s: float) -> Iterator[tuple[float, float]]:
-    """(start_s, end_s) of the windows of a file, without end where its length is not known.
-
-    A rest shorter than a tenth of a window is added to the last one.
-    """
-    if window_s <= 0:
-        raise InputError(f"--window: must be positive, got {window_s:g}")
-    for number in count():
-        start_s, end_s = number * window_s, (number + 1) * window_s
-        if length_s is None:
-            yield start_s, end_s
-        elif length_s - end_s < _TAIL * window_s:
-            yield start_s, length_s if length_s > start_s else end_s
-            return
-        else:
-            yield start_s, end_s
+    head, labels = predictor.label_head, predictor.facts.labels
+    if head is None:
+        return {}
+    row, tuned = said.row(labels), predictor.thresholds
+    found: Row = {"labels": row[head], "detected": predictor.decided(row[head], fitting)}
+    found |= {"thresholds": tuned[head]} if head in tuned and fitting else {}
+    if "activity" in row:
+        levels = [tuned.get("activity", {}).get(name, THRESHOLD) for name in labels]
+        events = events_of(mean_chances(labels, row["activity"]), 1.0, labels, levels)
+        timed = [(event.onset_s, min(event.offset_s, end_s), event.label) for event in events if event.onset_s < end_s]
+        found["activity"] = row["activity"]
+        found["events"] = [{"start_s": start, "end_s": end, "label": label} for start, end, label in sorted(timed)]
+    return found
 
 
 def _cut(whole: Clip, info: MediaInfo | None, asked: Asked) -> Iterator[Clip]:
@@ -263,7 +198,7 @@ def _cut(whole: Clip, info: MediaInfo | None, asked: Asked) -> Iterator[Clip]:
     if asked.window_s is None or (info is not None and info.is_still):
         yield whole
         return
-    for start_s, end_s in windows(_length_s(info, asked.features), asked.window_s):
+    for start_s, end_s in spans(_length_s(info, asked.features), asked.window_s, asked.hop_s):
         yield replace(whole, start_s=start_s, end_s=end_s)
 
 
@@ -275,20 +210,13 @@ def _length_s(info: MediaInfo | None, features: Mapping[str, Path]) -> float | N
     return max(len(data) / rate for data, _, rate in read)
 
 
-def _joined(parts: Sequence[dict[str, Any]], asked: Asked) -> dict[str, Any]:
-    """What is said of the whole file: the highest probabilities, the captions in turn, every word that was checked."""
-    first = parts[0]
-    found: dict[str, Any] = {}
-    if "labels" in first:
-        found["labels"] = {label: max(part["labels"][label] for part in parts) for label in first["labels"]}
-    if "caption" in first:
+def _captions(parts: Sequence[Row], asked: Asked) -> Row:
+    """What is said of the whole file in words: the captions in turn, every word that was checked."""
+    found: Row = {}
+    if "caption" in parts[0]:
         said = [part["caption"] for part in parts]
         found["caption"] = ". ".join(one for one, before in zip(said, [None, *said], strict=False) if one != before)
-    if asked.window_s is not None:
-        found["windows"] = list(parts)
-    elif "activity" in first:
-        found["activity"] = first["activity"]
-    if "grounding" in first:
+    if "grounding" in parts[0]:
         notes = dict.fromkeys(note for part in parts for note in part["grounding"]["notes"])
         if any(not part["grounding"]["notes"] for part in parts):
             notes = {f"{note} in some windows": None for note in notes}
@@ -297,48 +225,25 @@ def _joined(parts: Sequence[dict[str, Any]], asked: Asked) -> dict[str, Any]:
     return found
 
 
-def _widths(run: Run, tensors: Mapping[str, Tensor], features: Mapping[str, Path]) -> dict[str, int]:
-    """Features a step of each feature input: as the weights have it, else as the files have it."""
-    widths: dict[str, int] = {}
-    readers = {encoder.input or name: name for name, encoder in run.config.model.encoders.items()}
-    for name, way in run.config.data.inputs.items():
-        if not isinstance(way, FeaturesInput):
-            continue
-        own = {key: value for key, value in tensors.items() if key.startswith(f"encoders.{readers.get(name)}.")}
-        for ending in ("norm.weight", "project.weight", "lstm.weight_ih_l0"):
-            found = [int(value.shape[-1]) for key, value in own.items() if key.endswith(ending)]
-            if found and name not in widths:
-                widths[name] = found[0]
-        if name not in widths:
-            if name not in features:
-                raise InputError(
-                    f"{run.folder}: how many features {name} has is not known: give --features {name}=FILE.npz"
-                )
-            widths[name] = read_features(features[name])[0].shape[1]
-    return widths
+def as_text(found: dict[str, Any], top: int, events: bool = False) -> str:
+    """A prediction for a person to read: the file, its most probable labels, the caption, and what went wrong.
 
-
-def _scaling(run: Run) -> dict[str, Scaling]:
-    """The statistics of the training split, where an input is standardized by them; they are in the run's cache."""
-    config = run.config.data
-    if not any(isinstance(way, FeaturesInput) and way.standardize for way in config.inputs.values()):
-        return {}
-    return gather_scaling(ClipCache(read_manifest(config.manifest), config), config)
-
-
-def as_text(found: dict[str, Any], top: int) -> str:
-    """A prediction for a person to read: the file, its most probable labels, the caption, and what went wrong."""
+    With `events` they stand there in the place of the windows.
+    """
     if "error" in found:
         return f"{found['path']}: error: {found['error'].removeprefix(found['path'] + ': ')}"
     lines = [str(found["path"])]
-    for part in found.get("windows", [found]):
-        if "windows" in found:
+    for part in [found] if events else found.get("windows", [found]):
+        if "start_s" in part:
             lines.append(f"  {part['start_s']:.1f}-{part['end_s']:.1f} s")
         best = sorted(part.get("labels", {}).items(), key=lambda item: -item[1])[:top]
         lines += ["  labels   " + "  ".join(f"{name} {chance:.2f}" for name, chance in best)] if best else []
         lines += [f"  caption  {part['caption']}"] if "caption" in part else []
         words = part.get("grounding", {}).get("words", [])
         lines += ["  ground   " + "  ".join(map(_as_verdict, words))] if words else []
+    lines += [f"  detected {', '.join(found['detected']) or 'nothing'}"] if "thresholds" in found else []
+    for event in found.get("events", []) if events else []:
+        lines.append(f"  {event['start_s']:7.1f} {event['end_s']:7.1f} s  {event['label']}")
     lines += [f"  note     {note}" for note in found.get("grounding", {}).get("notes", [])]
     return "\n".join([*lines, *(f"  warning  {warning}" for warning in found.get("warnings", []))])
 

@@ -38,7 +38,8 @@ class InputError(Exception):
 class Source:
     """One sounding or visible thing inside a clip.
 
-    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one.
+    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one. `video` is a
+    file in which the thing alone is seen, where there is one; its `video_start_s` shows what belongs to `start_s`.
     """
 
     label: str
@@ -47,6 +48,8 @@ class Source:
     seen: bool = True
     heard: bool = True
     media: str | None = None
+    video: str | None = None
+    video_start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Clip:
     `media` maps an input name ("audio", "video", or any further stream) to a file path; relative paths start at the
     manifest's folder. `labels` is None for an unlabelled clip, [] for a clip in which none of the classes occur.
     `relevances` holds a number in [0, 1] for each class that was rated; a class that is absent there is unknown.
-    `group` names what splits must not share (speaker, source video, artist, fold).
+    `group` names what splits must not share (speaker, source video, artist, fold). `genre` is the kind of music, in
+    sets that know it: class-aware mixing keeps to it.
     """
 
     id: str
@@ -69,6 +73,7 @@ class Clip:
     relevances: Mapping[str, float] | None = None
     captions: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    genre: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,8 @@ class Targets(_Movable):
     labels      (B, C) float in [0, 1]        label_mask  (B, C) bool, False where the truth is unknown
     activity    (B, S, C) float per second    words       (B, K, L) int64: <bos> w1 ... <eos> <pad> ...
     word_mask   (B, K, L) bool, False on padding and on captions that are not there
+    sources     (B, S, N) float32, the signals that the mixture is the sum of
+    source_mask (B, S) bool, False where there is no such source or it is silent
     """
 
     labels: Tensor | None = None
@@ -152,6 +159,8 @@ class Targets(_Movable):
     activity: Tensor | None = None
     words: Tensor | None = None
     word_mask: Tensor | None = None
+    sources: Tensor | None = None
+    source_mask: Tensor | None = None
 
     def fed_words(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """The batch's N captions as a decoder is fed them; None without any word.
@@ -178,11 +187,15 @@ class Batch(_Movable):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the data tells the model: class names, words (index 0 is <pad>), and the width of feature inputs."""
+    """What the data tells the model: class names, words (index 0 is <pad>), and the width of feature inputs.
+
+    `num_sources` is how many sources a mixture has, 0 where clips are no mixtures.
+    """
 
     labels: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
+    num_sources: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,6 +218,17 @@ class Output:
         return log_softmax(self.logits.float(), -1) if self.family == "categorical" else logsigmoid(self.logits.float())
 
 
+@dataclass(frozen=True)
+class Separated:
+    """What a separation head says: `sources` (B, S, N) float32, zero where `mask` (B, N) says that no sound was."""
+
+    sources: Tensor
+    mask: Tensor
+
+
+Decision = Output | Separated
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Raw input stream -> stream of `width` features a step."""
@@ -221,6 +245,20 @@ class Head(Protocol):
     def __call__(self, stream: Stream, targets: Targets) -> Output: ...
 
     def loss(self, output: Output, targets: Targets) -> Tensor: ...
+
+
+@runtime_checkable
+class Separator(Protocol):
+    """The fused stream and a mixture as it came in (the input called `reads`) -> the signals that it is the sum of.
+
+    `told_loss` gives the loss as a Head's `loss` does, and figures to watch beside it (float32 scalars by name).
+    """
+
+    reads: str
+
+    def __call__(self, stream: Stream, mixture: Stream) -> Separated: ...
+
+    def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 @runtime_checkable

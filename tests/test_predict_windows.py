@@ -8,14 +8,11 @@ import subprocess
 import sys
 from argparse import Namespace
 from dataclasses import replace
-from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mmfusion.config import load_tree, validate
 from mmfusion.data.features import write_features
@@ -24,7 +21,7 @@ from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.metrics.captions import CAPTION_METRICS
 from mmfusion.model import build_model
-from mmfusion.predict import Asked, as_text, predict_files, windows
+from mmfusion.predict import Asked, as_text, predict_files
 from mmfusion.report import grounding
 from mmfusion.report.asking import asked_for
 from mmfusion.report.grounding import Grounder, measure_grounding
@@ -37,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "training"))
 from tiny_run import config_of, write_set  # noqa: E402
 
-NOTHING = {"features": [], "window": None, "srt": None, "vtt": None, "ground": False, "rerank": False, "tagger": None,
-           "ontology": None}  # fmt: skip
+NOTHING = {"features": [], "window": None, "hop": None, "aggregate": None, "events": False, "srt": None, "vtt": None,
+           "ground": False, "rerank": False, "tagger": None, "ontology": None}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +74,6 @@ def of_features(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(config, quiet=True)
 
 
-@settings(deadline=None)
-@given(st.floats(0.01, 500), st.floats(0.5, 60))
-def test_windows_cover_the_file_once(length_s: float, window_s: float) -> None:
-    spans = list(windows(length_s, window_s))
-    assert spans[0][0] == 0 and spans[-1][1] == pytest.approx(length_s)
-    assert all(before[1] == pytest.approx(after[0]) for before, after in pairwise(spans))
-    assert all(end - start <= 1.1 * window_s + 1e-6 for start, end in spans)
-    assert len(spans) == 1 or min(end - start for start, end in spans) >= 0.1 * window_s - 1e-6
-
-
-def test_a_file_without_length_is_cut_without_end() -> None:
-    assert list(islice(windows(None, 2.0), 3)) == [(0, 2), (2, 4), (4, 6)]
-    with pytest.raises(InputError, match="--window"):
-        next(windows(3.0, 0.0))
-
-
 def test_a_window_is_the_clip_that_it_says(run: Run, films: dict[str, Path]) -> None:
     (whole,) = predict_files(run, [films["loud"]], Asked(window_s=4.0))
     assert [(part["start_s"], round(part["end_s"], 1)) for part in whole["windows"]] == [(0, 4), (4, 8), (8, 9.5)]
@@ -102,6 +83,11 @@ def test_a_window_is_the_clip_that_it_says(run: Run, films: dict[str, Path]) -> 
     (coarse,) = predict_files(run, [films["loud"]], Asked(window_s=100.0))
     assert len(coarse["windows"]) == 1 and coarse["windows"][0]["end_s"] == pytest.approx(9.5, abs=0.1)
     assert "8.0-9.5 s" in as_text(whole, 3)
+    (overlapping,) = predict_files(run, [films["loud"]], asked_for(run, Namespace(**{
+        **NOTHING, "files": [films["loud"]], "hop": 2.0, "aggregate": "mean"})))  # fmt: skip
+    assert [part["start_s"] for part in overlapping["windows"]] == [0, 2, 4, 6]
+    parts = [part["labels"]["bell"] for part in overlapping["windows"]]
+    assert overlapping["labels"]["bell"] == pytest.approx(np.mean(parts))
 
 
 def test_a_picture_and_a_broken_file_in_windows(run: Run, tmp_path: Path) -> None:
@@ -166,6 +152,10 @@ def test_features_that_do_not_fit_are_named(of_features: Run, run: Run, tmp_path
         ({}, "give a FILE"),
         ({"files": ["a", "b"], "srt": "out.srt"}, "one FILE"),
         ({"files": ["a"], "window": -1.0}, "--window"),
+        ({"files": ["a"], "window": 2.0, "hop": 3.0}, "--hop: must be above 0 and at most the window's 2 s"),
+        ({"files": ["a"], "hop": 0.0}, "--hop"),
+        ({"files": ["a"], "hop": 1.0, "srt": "out.srt"}, "leave --hop out"),
+        ({"files": ["a"], "events": True}, "no label head with per_second"),
         ({"files": ["a"], "features": ["audio"]}, "NAME=FILE.npz"),
         ({"files": ["a"], "tagger": "runs/x"}, "--tagger"),
         ({"files": ["a"], "rerank": True}, "tools/ground.py"),

@@ -1,4 +1,4 @@
-"""Labels and a caption for any media files, or for features that were computed before.
+"""Labels, events and a caption for any media files, or for features that were computed before.
 
 A file that cannot be read is reported with its reason, the others are still done, and the exit status is 2.
 """
@@ -19,6 +19,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--window", type=float, metavar="SECONDS", help="cut the whole file (0: as long as in training)"
     )
+    parser.add_argument(
+        "--hop", type=float, metavar="SECONDS", help="windows begin this far apart (default: no overlap)"
+    )
+    parser.add_argument("--aggregate", choices=("mean", "max", "han2016"), help="how windows become one answer")
+    parser.add_argument("--events", action="store_true", help="what is heard from when to when (per_second heads)")
     parser.add_argument("--srt", metavar="FILE", help="write the windows' captions as SubRip subtitles")
     parser.add_argument("--vtt", metavar="FILE", help="write the windows' captions as WebVTT subtitles")
     parser.add_argument("--ground", action="store_true", help="say which words of the caption are heard")
@@ -43,7 +48,7 @@ def main() -> int:
     run, failed = Run.open(given.run), False
     for found in predict_files(run, given.files, asked_for(run, given)):
         failed |= "error" in found
-        print(json.dumps(found) if given.json else as_text(found, given.top), flush=True)
+        print(json.dumps(found) if given.json else as_text(found, given.top, given.events), flush=True)
         write_captions(found, given.srt, given.vtt)
     return 2 if failed else 0
 

@@ -1,4 +1,4 @@
-"""Random changes to a clip in training: crop, flip, time shift, gain, noise, and hidden modalities.
+"""Random changes to a clip in training: crop, flip, time shift, roll, speed, gain, noise, and hidden modalities.
 
 What is drawn depends on (seed, epoch, clip id) only, so the result is the same with any number of loader processes.
 All frames of a clip are cropped and flipped alike; all inputs of a clip are shifted by the same time, so that they stay
@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from mmfusion.config import configclass
+from mmfusion.data.blend import BlendConfig
 from mmfusion.data.raw import Raw
+from mmfusion.data.retiming import Retiming, change_speed, cut, duration, roll, shift, slowest_rate
 
 
 @configclass
@@ -32,12 +35,19 @@ class AugmentConfig:
     """lowest and highest gain of the sound, in dB"""
     noise_snr_db: tuple[float, float] | None = None
     """lowest and highest signal-to-noise ratio of white noise added to the sound, in dB"""
+    speed: tuple[Annotated[float, Field(ge=0.25, le=4)], Annotated[float, Field(ge=0.25, le=4)]] | None = None
+    """slowest and fastest speed at which the sound is played, pitch and all; only where sound is all there is"""
+    roll: bool = False
+    """turn the clip round by a random time: what moves out at the end comes in at the start"""
+    stretch_s: float | None = Field(default=None, gt=0)
+    """length of the stretch, at a random place, that is shown of each clip; null shows all of it"""
+    blend: BlendConfig = BlendConfig()
+    """clips mixed with others"""
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is changed at all."""
-        sound = self.gain_db is not None or self.noise_snr_db is not None
-        return sound or bool(self.crop or self.flip or self.shift_s)
+        """Whether anything is changed in a clip by itself; `blend` is another matter."""
+        return self != AugmentConfig(blend=self.blend)
 
 
 def generator(seed: int, epoch: int, clip_id: str, purpose: str) -> np.random.Generator:
@@ -46,46 +56,49 @@ def generator(seed: int, epoch: int, clip_id: str, purpose: str) -> np.random.Ge
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def augment(inputs: Mapping[str, Raw], config: AugmentConfig, rng: np.random.Generator) -> tuple[dict[str, Raw], float]:
-    """The changed inputs of one clip, and the time in seconds by which they were moved (positive: later).
+def augment(
+    inputs: Mapping[str, Raw], config: AugmentConfig, rng: np.random.Generator
+) -> tuple[dict[str, Raw], Retiming]:
+    """The changed inputs of one clip, and what became of its clock.
 
     A raw input is frames when its data is (T, 3, H, W), a waveform when it is (N,), features when it is (T, F).
     """
-    shift_s = _draw_shift(inputs, config.shift_s, rng) if config.shift_s else 0.0
-    changed = {name: shift(raw, shift_s) if shift_s else raw for name, raw in inputs.items()}
+    changed, moved = _change_clock(inputs, config, rng)
     for name in sorted(changed):
         raw = changed[name]
         if raw.data.ndim == 4:
             changed[name] = raw.with_data(_change_frames(raw.data, config, rng))
         elif raw.data.ndim == 1:
             changed[name] = raw.with_data(_change_sound(raw.data, raw.mask, config, rng))
-    return changed, shift_s
+    return changed, moved
 
 
-def _draw_shift(inputs: Mapping[str, Raw], limit_s: float, rng: np.random.Generator) -> float:
-    """A time that is a whole number of steps of the slowest input that has more than one step."""
-    rates = [raw.rate for raw in inputs.values() if len(raw.mask) > 1]
-    if not rates:
-        return 0.0
-    most = int(limit_s * min(rates) + 1e-9)
-    return float(rng.integers(-most, most + 1)) / min(rates)
-
-
-def shift(raw: Raw, shift_s: float) -> Raw:
-    """The input moved by `shift_s` (positive: later), as long as before; steps that come in are masked zeros.
-
-    An input of a single step (a still picture, a vector for the whole clip) is not moved: it has no place in time.
-    """
-    steps, length = round(shift_s * raw.rate), len(raw.mask)
-    if length <= 1 or steps == 0:
-        return raw
-    data, mask = np.zeros_like(raw.data), np.zeros_like(raw.mask)
-    if abs(steps) < length:
-        to, since = (
-            (slice(steps, None), slice(None, -steps)) if steps > 0 else (slice(None, steps), slice(-steps, None))
-        )
-        data[to], mask[to] = raw.data[since], raw.mask[since]
-    return replace(raw, data=data, mask=mask)
+def _change_clock(inputs: Mapping[str, Raw], config: AugmentConfig, rng: np.random.Generator
+                  ) -> tuple[dict[str, Raw], Retiming]:  # fmt: skip
+    """Times are whole steps of the slowest input, so that all inputs move alike."""
+    changed, moved = dict(inputs), Retiming()
+    if config.speed is not None:
+        speed = round(rng.uniform(*config.speed), 2)
+        changed = {name: change_speed(raw, speed) for name, raw in changed.items()}
+        moved = replace(moved, speed=speed)
+    rate = slowest_rate(changed)
+    if rate is None:
+        return changed, moved
+    if config.roll:
+        length_s = duration(changed)
+        moved = replace(moved, roll_s=float(rng.integers(round(length_s * rate))) / rate, duration_s=length_s)
+        changed = {name: roll(raw, moved.roll_s, length_s) for name, raw in changed.items()}
+    if config.stretch_s is not None:
+        spare = max(0, int((duration(changed) - config.stretch_s) * rate + 1e-9))
+        start_s = float(rng.integers(spare + 1)) / rate
+        changed = {name: cut(raw, start_s, config.stretch_s) for name, raw in changed.items()}
+        moved = replace(moved, shift_s=-start_s)
+    if config.shift_s:
+        most = int(config.shift_s * rate + 1e-9)
+        shift_s = float(rng.integers(-most, most + 1)) / rate
+        changed = {name: shift(raw, shift_s) for name, raw in changed.items()}
+        moved = replace(moved, shift_s=moved.shift_s + shift_s)
+    return changed, moved
 
 
 def _change_frames(frames: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

@@ -56,8 +56,15 @@ class ClipCache:
 
     def load(self, clip: Clip) -> dict[str, Raw]:
         """The inputs of a clip of the manifest, without those that it does not have. The arrays are read-only."""
-        places = self._places[clip.id].items()
-        return {name: memory.load(*place) if self.in_memory else read_stored(place.entry) for name, place in places}
+        return {name: self._read(place) for name, place in self._places[clip.id].items()}
+
+    def load_input(self, clip: Clip, name: str) -> Raw | None:
+        """One input of a clip of the manifest, None when it does not have it; read-only like those of `load`."""
+        place = self._places[clip.id].get(name)
+        return None if place is None else self._read(place)
+
+    def _read(self, place: Place) -> Raw:
+        return memory.load(*place) if self.in_memory else read_stored(place.entry)
 
     def with_features(self, name: str, config: FeaturesInput, places: Mapping[str, Place]) -> ClipCache:
         """This cache with one more input (or another in its place), which lies at `places`, by clip id."""

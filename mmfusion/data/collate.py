@@ -22,7 +22,8 @@ class Example:
     """One clip, ready to be put in a batch.
 
     `inputs` holds what the clip has of the inputs in `layouts`; `labels` and `label_mask` are (C,), `activity` is
-    (S, C) with NaN for unknown; `words` are captions as numbers. What no head can ask for is None.
+    (S, C) with NaN for unknown; `words` are captions as numbers; `sources` (S, N) and `source_mask` (S,) are those of
+    a mixture. What no head can ask for is None.
     """
 
     clip_id: str
@@ -32,6 +33,8 @@ class Example:
     label_mask: np.ndarray | None = None
     activity: np.ndarray | None = None
     words: Sequence[Sequence[int]] | None = None
+    sources: np.ndarray | None = None
+    source_mask: np.ndarray | None = None
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -45,6 +48,8 @@ def collate(examples: Sequence[Example]) -> Batch:
         activity=_activity([example.activity for example in examples]),
         words=words,
         word_mask=word_mask,
+        sources=_stacked([example.sources for example in examples]),
+        source_mask=_stacked([example.source_mask for example in examples]),
     )
     return Batch(tuple(example.clip_id for example in examples), inputs, targets)
 

@@ -9,11 +9,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from mmfusion.data.augment import augment, drop_modalities, generator
+from mmfusion.data.blend import Pools, mixup, unite
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.collate import Example, collate
 from mmfusion.data.inputs import DataConfig, FeaturesInput
 from mmfusion.data.raw import Raw
 from mmfusion.data.reading import ClipReader
+from mmfusion.data.retiming import Retiming, duration
 from mmfusion.data.scaling import Scaling, gather_scaling, scale
 from mmfusion.types import Clip, Facts, InputError
 
@@ -61,6 +63,7 @@ class ClipDataset(Dataset[Example]):
         self._encode = encode_caption
         self._layouts = dict(reader.layouts)
         self._timed = any(clip.sources for clip in self.clips)
+        self._pools = Pools(self.clips) if training and config.augment.blend.is_on else None
         self._columns = {label: column for column, label in enumerate(facts.labels)}
 
     def __len__(self) -> int:
@@ -72,14 +75,37 @@ class ClipDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
-        inputs = self.reader.load(clip)
+        example = self.example(clip, self.reader.load(clip))
+        if self._pools is None:
+            return example
+        plan = self._pools.draw(self.config.augment.blend, index, generator(self.seed, self.epoch, clip.id, "blend"))
+        for number, (place, level_db) in enumerate(plan.united):
+            example = unite(example, self._other(place, f"united {number} {clip.id}"), level_db)
+        if plan.mixed is not None:
+            place, weight = plan.mixed
+            example = mixup(example, self._other(place, f"mixed {clip.id}"), weight)
+        return example
+
+    def _other(self, place: int, use: str) -> Example:
+        clip = self.clips[place]
+        return self.example(clip, self.reader.load(clip), use)
+
+    def example(self, clip: Clip, inputs: dict[str, Raw], use: str = "") -> Example:
+        """What is shown of a clip whose inputs were read, by itself.
+
+        `use` sets what is drawn for it apart from other uses of the clip in the same epoch.
+        """
         for name, way in self._features.items():
             if name in inputs:
                 inputs[name] = scale(inputs[name], way, self.scaling.get(name))
-        duration_s = max((len(raw.mask) / raw.rate for raw in inputs.values()), default=0.0)
-        shift_s = 0.0
-        if self.training:
-            inputs, shift_s = self._change(clip, inputs)
+        moved = Retiming()
+        if self.training and self.config.augment.is_on:
+            rng = generator(self.seed, self.epoch, clip.id, f"augment{use}")
+            inputs, moved = augment(inputs, self.config.augment, rng)
+        duration_s = duration(inputs)
+        if self.training and self.config.modality_dropout:
+            rng = generator(self.seed, self.epoch, clip.id, f"dropout{use}")
+            inputs = drop_modalities(inputs, self.config.modality_dropout, rng)
         labels, label_mask = self._labels(clip)
         return Example(
             clip_id=clip.id,
@@ -87,19 +113,9 @@ class ClipDataset(Dataset[Example]):
             layouts=self._layouts,
             labels=labels,
             label_mask=label_mask,
-            activity=self._activity(clip, duration_s, shift_s),
+            activity=self._activity(clip, duration_s, moved),
             words=self._words(clip),
         )
-
-    def _change(self, clip: Clip, inputs: dict[str, Raw]) -> tuple[dict[str, Raw], float]:
-        shift_s = 0.0
-        if self.config.augment.is_on:
-            rng = generator(self.seed, self.epoch, clip.id, "augment")
-            inputs, shift_s = augment(inputs, self.config.augment, rng)
-        if self.config.modality_dropout:
-            rng = generator(self.seed, self.epoch, clip.id, "dropout")
-            inputs = drop_modalities(inputs, self.config.modality_dropout, rng)
-        return inputs, shift_s
 
     def _labels(self, clip: Clip) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Labels name all classes that occur; relevances say how much, and alone they know only what they name."""
@@ -119,7 +135,7 @@ class ClipDataset(Dataset[Example]):
             raise InputError(f"clip {clip.id!r}: labels: {label!r} is none of the {len(self._columns)} known classes")
         return self._columns[label]
 
-    def _activity(self, clip: Clip, duration_s: float, shift_s: float) -> np.ndarray | None:
+    def _activity(self, clip: Clip, duration_s: float, moved: Retiming) -> np.ndarray | None:
         """(S, C): 1 where a class is heard or seen at any moment of second s of the clip, NaN where nobody knows.
 
         Known for clips with sources, and, all zeros, for those that are labelled to hold nothing; None when no clip of
@@ -133,9 +149,10 @@ class ClipDataset(Dataset[Example]):
             return np.full((num_seconds, len(self._columns)), fill, dtype=np.float32)
         activity = np.zeros((num_seconds, len(self._columns)), dtype=np.float32)
         for source in clip.sources:
-            first = max(0, math.floor(source.start_s + shift_s + 1e-6))
-            last = max(0, math.ceil(min(source.end_s + shift_s, duration_s) - 1e-6))
-            activity[first:last, self._column(clip, source.label)] = 1.0
+            for start_s, end_s in moved.spans(source.start_s, source.end_s):
+                first = max(0, math.floor(start_s + 1e-6))
+                last = max(0, math.ceil(min(end_s, duration_s) - 1e-6))
+                activity[first:last, self._column(clip, source.label)] = 1.0
         return activity
 
     def _words(self, clip: Clip) -> list[list[int]] | None:
@@ -149,8 +166,8 @@ class ClipDataset(Dataset[Example]):
         return [self._encode(caption) for caption in captions]
 
 
-def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = ()) -> Facts:
-    """What the data tells the model: class names and words as given, and the widths of the feature inputs.
+def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = (), num_sources: int = 0) -> Facts:
+    """What the data tells the model: names and the number of sources as given, and the widths of the feature inputs.
 
     InputError when no clip of the manifest has a feature input, whose width nobody knows then.
     """
@@ -160,4 +177,4 @@ def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] =
             if not cache.places(cache.manifest.clips, name):
                 raise InputError(f"{cache.manifest.path}: media.{way.source or name}: no clip has these features")
             widths[name] = cache.layouts[name].shape[0]
-    return Facts(labels=tuple(labels), words=tuple(words), widths=widths)
+    return Facts(labels=tuple(labels), words=tuple(words), widths=widths, num_sources=num_sources)

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from mmfusion.config import configclass
 from mmfusion.data.augment import AugmentConfig
+from mmfusion.data.mixtures import MixtureConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -80,6 +82,8 @@ class DataConfig:
     test_split: str = "test"
     legacy_split: bool = False
     """accept a traditional split whose groups (speakers, source videos) overlap; every table then says so"""
+    mixture: MixtureConfig | None = None
+    """mix clips of one class on the fly, in every split, and show the mixtures in their place; null shows the clips"""
     augment: AugmentConfig = AugmentConfig()
     modality_dropout: dict[str, Probability] = Field(default_factory=dict)
     """input -> probability of hiding it from a clip in training; one input that the clip has is always left"""
@@ -98,3 +102,31 @@ class DataConfig:
             if name not in self.inputs:
                 raise ValueError(f"modality_dropout names {name!r}, which is none of the inputs {sorted(self.inputs)}")
         return self
+
+    @model_validator(mode="after")
+    def _sound_alone(self) -> Any:
+        wanted = {"augment.speed": self.augment.speed is not None, "augment.blend": self.augment.blend.is_on}
+        for name, way in self.inputs.items():
+            for setting, is_on in wanted.items() if not isinstance(way, WaveformInput) else ():
+                if is_on:
+                    raise ValueError(f"{setting} changes sound only, and inputs.{name} is no waveform")
+        return self
+
+    @model_validator(mode="after")
+    def _mixtures_are_heard(self) -> Any:
+        if self.mixture is None:
+            return self
+        waveforms = [name for name, way in self.inputs.items() if isinstance(way, WaveformInput)]
+        if waveforms != ["audio"]:
+            raise ValueError(f"mixture needs 'audio' as the only waveform of the inputs, not {waveforms or 'none'}")
+        if "audio" in self.modality_dropout:
+            raise ValueError("modality_dropout hides 'audio', and a mixture is nothing but sound")
+        # What changes the sound alone would part it from its sources; crops and flips are for pictures.
+        if replace(self.augment, crop=0.0, flip=0.0).is_on or self.augment.blend.is_on:
+            raise ValueError("augment changes the sound, and mixtures vary by snr_db, level_db and onset_s instead")
+        return self
+
+    @property
+    def num_sources(self) -> int:
+        """How many sources every clip is the sum of; 0 when clips are shown as they are."""
+        return 0 if self.mixture is None else self.mixture.num_sources

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 
 from mmfusion.data.media_open import LONGEST_S, Media, MediaError, Tally, decode, open_media, short_reason
-from mmfusion.data.media_stamps import Timeline, without_strays
+from mmfusion.data.media_stamps import JUMP_S, Timeline, without_strays
 from mmfusion.types import InputError
 
 # Containers round time stamps (to 1 ms in matroska, more in old ones); a lost packet is 20 ms and more.
@@ -67,13 +67,33 @@ def read_sound(path: str | Path, sample_rate_hz: int, start_s: float = 0.0, end_
     return Sound(data, mask, tally.num_broken, tally.reason)
 
 
+def stream_sound(path: str | Path, sample_rate_hz: int, tally: Tally | None = None, block_s: float = 1.0
+                 ) -> Iterator[np.ndarray]:  # fmt: skip
+    """The whole sound of a file, block by block (each float32 (M,), M at most `block_s` long), however long it is.
+
+    Put together it is what `read_sound` gives, where that can read it. `tally` counts what cannot be decoded.
+    MediaError when there is no sound in the file, or none that can be decoded.
+    """
+    tally, block = tally or Tally(), max(1, round(block_s * sample_rate_hz))
+    with open_media(path) as media:
+        if media.audio is None:
+            raise MediaError(f"{path}: has no sound")
+        pieces = _pieces(media, sample_rate_hz, 0.0, None, tally, flowing=True)
+        silent = True
+        for samples in _in_order(pieces, media, sample_rate_hz, block):
+            yield samples
+            silent = False
+        if silent:
+            raise MediaError(f"{path}: no sound can be decoded: {tally.reason or 'the audio stream is empty'}")
+
+
 class _Run:
     """Sound without gaps, resampled as it comes in."""
 
     def __init__(self, from_s: float, first: Any, sample_rate_hz: int) -> None:
         self.from_s = from_s
         self.form = _form(first)
-        self._num_in = 0
+        self._num_in = self._num_out = self.num_ready = 0
         self._rate_in_hz = first.sample_rate
         self._resampler = AudioResampler("fltp", None, sample_rate_hz)
         self._parts: list[np.ndarray] = []
@@ -88,14 +108,22 @@ class _Run:
         self._num_in += frame.samples
         self._take(frame)
 
-    def samples(self) -> np.ndarray:
-        """All of it; the run is over then."""
+    def end(self) -> None:
+        """No more sound will come: what the resampler still holds is made ready."""
         self._take(None)
-        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+
+    def ready(self) -> tuple[int, np.ndarray]:
+        """What is resampled and was not handed out before, and how many samples were."""
+        samples = np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+        before = self._num_out
+        self._parts, self._num_out, self.num_ready = [], before + len(samples), 0
+        return before, samples
 
     def _take(self, frame: Any) -> None:
         # The plain mean: FFmpeg's own mix to mono makes what is on several channels louder than full scale.
-        self._parts.extend(out.to_ndarray().mean(axis=0) for out in self._resampler.resample(frame))
+        parts = [out.to_ndarray().mean(axis=0) for out in self._resampler.resample(frame)]
+        self._parts += parts
+        self.num_ready += sum(map(len, parts))
 
 
 def _form(frame: Any) -> tuple[str, str, int]:
@@ -103,9 +131,12 @@ def _form(frame: Any) -> tuple[str, str, int]:
 
 
 def _pieces(
-    media: Media, sample_rate_hz: int, start_s: float, end_s: float | None, tally: Tally
+    media: Media, sample_rate_hz: int, start_s: float, end_s: float | None, tally: Tally, flowing: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(index of the first sample, counted from start_s; samples) of each run without gaps, in the file's order."""
+    """(index of the first sample, counted from start_s; samples) of each run without gaps, in the file's order.
+
+    `flowing` gives a run in pieces of about a second, and as long as it may be.
+    """
     run: _Run | None = None
     timeline = Timeline(media)
     for frame, stamp_s in without_strays(_stamped(media, tally), tally):
@@ -114,6 +145,7 @@ def _pieces(
         time_s = timeline.place(stamp_s, run.end_s)
         gap = abs(time_s - run.end_s) > _GAP_S
         if gap or _form(frame) != run.form:
+            run.end()
             yield _piece(run, sample_rate_hz, start_s)
             run = _Run(time_s if gap else run.end_s, frame, sample_rate_hz)
         try:
@@ -122,10 +154,46 @@ def _pieces(
             tally.add(short_reason(error))
         if end_s is not None and run.end_s > end_s + _PREROLL_S / 10:
             break
-        if end_s is None and run.end_s - start_s > LONGEST_S:
+        if flowing and run.num_ready >= sample_rate_hz:
+            yield _piece(run, sample_rate_hz, start_s)
+        if not flowing and end_s is None and run.end_s - start_s > LONGEST_S:
             raise MediaError(f"{media.path}: sound longer than {LONGEST_S:.0f} s must be read with an end_s")
     if run is not None:
+        run.end()
         yield _piece(run, sample_rate_hz, start_s)
+
+
+def _in_order(pieces: Iterator[tuple[int, np.ndarray]], media: Media, sample_rate_hz: int, block: int
+              ) -> Iterator[np.ndarray]:  # fmt: skip
+    """The pieces as one sound from 0 on, gaps being silent, in blocks; a later piece counts where two overlap.
+
+    A piece begins at most `JUMP_S` before the end of what came before, so no more than that has to be held back.
+    """
+    held, start, in_run = np.zeros(0, np.float32), 0, 0
+    keep = round((JUMP_S + _FILLING_S) * sample_rate_hz) + 1
+    for first, samples in pieces:
+        while (missing := first - start - len(held)) > 0:
+            held = np.concatenate([held, np.zeros(min(missing, block), np.float32)])
+            held, start = yield from _handed(held, start, keep, block)
+        in_run = len(samples) + (in_run if first == start + len(held) else 0)
+        cut = max(0, start - first)
+        at = first + cut - start
+        fresh = np.where(np.isfinite(samples[cut:]), samples[cut:], 0).astype(np.float32)
+        held = np.concatenate([held[:at], fresh, held[at + len(fresh) :]])
+        held, start = yield from _handed(held, start, keep, block)
+    over_s = _over_s(media)  # a file in fragments knows its length when it has been read
+    over = start + len(held) if over_s is None else round(over_s * sample_rate_hz)
+    if 0 < start + len(held) - over < min(in_run, _FILLING_S * sample_rate_hz):
+        held = held[: over - start]
+    yield from (held[place : place + block] for place in range(0, len(held), block))
+
+
+def _handed(held: np.ndarray, start: int, keep: int, block: int) -> Generator[np.ndarray, None, tuple[np.ndarray, int]]:
+    """Gives out whole blocks until `keep` samples are left; returns these, and the index of their first."""
+    while len(held) >= keep + block:
+        yield held[:block]
+        held, start = held[block:], start + block
+    return held, start
 
 
 def _stamped(media: Media, tally: Tally) -> Iterator[tuple[Any, float | None]]:
@@ -148,7 +216,8 @@ def _stamps_are_wrong(head: list[Any]) -> bool:
 
 
 def _piece(run: _Run, sample_rate_hz: int, start_s: float) -> tuple[int, np.ndarray]:
-    return round((run.from_s - start_s) * sample_rate_hz), run.samples()
+    before, samples = run.ready()
+    return round((run.from_s - start_s) * sample_rate_hz) + before, samples
 
 
 def _over_s(media: Media) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmfusion.data.media_open import LONGEST_S, Media, Tally
 
-_JUMP_S = 1.0  # more than this, back or forth, is no jitter
+JUMP_S = 1.0  # more than this, back or forth, is no jitter
 _PAUSE_S = 10.0  # where a format may be several recordings in a row, a longer pause is the seam between two
 
 
@@ -30,7 +30,7 @@ def without_strays(stamped: Iterator[tuple[Any, float | None]], tally: Tally) ->
 def _is_stray(before_s: float | None, time_s: float | None, after_s: float | None) -> bool:
     if before_s is None or time_s is None or after_s is None:
         return False
-    return before_s < after_s < before_s + _JUMP_S < before_s + abs(time_s - before_s)
+    return before_s < after_s < before_s + JUMP_S < before_s + abs(time_s - before_s)
 
 
 class Timeline:
@@ -45,7 +45,7 @@ class Timeline:
         if stamp_s is None:
             return due_s
         time_s = stamp_s + self._shift_s
-        if -_JUMP_S <= time_s - due_s <= self._longest_pause_s:
+        if -JUMP_S <= time_s - due_s <= self._longest_pause_s:
             return time_s
         self._shift_s += due_s - time_s
         return due_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -63,6 +63,33 @@ def write_sound(path: str | Path, sound: np.ndarray, sample_rate_hz: int) -> Non
         file.setsampwidth(2)
         file.setframerate(sample_rate_hz)
         file.writeframes(samples.tobytes())
+
+
+@contextmanager
+def open_wav(path: str | Path, sample_rate_hz: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """A mono wav of 32-bit floats, written piece by piece: what comes in is called with float (N,) each time.
+
+    Nothing is clipped or rounded further than float32. The file appears when all went well.
+    """
+    path = Path(path)
+    with (
+        _whole(path) as partial,
+        av.open(str(partial), "w", format="wav", options={"fflags": "+bitexact"}) as container,
+    ):
+        stream = container.add_stream("pcm_f32le", rate=sample_rate_hz, layout="mono")
+        num_written = 0
+
+        def write(sound: np.ndarray) -> None:
+            nonlocal num_written
+            _check(path, None, sound)
+            samples = np.ascontiguousarray(np.asarray(sound, np.float32)[None])
+            frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, num_written, Fraction(1, sample_rate_hz)
+            container.mux(stream.encode(frame))
+            num_written += len(sound)
+
+        yield write
+        container.mux(stream.encode(None))
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from mmfusion.types import InputError
+from mmfusion.types import Clip, InputError
+
+Sampling = Literal["shuffled", "balanced"]
 
 
 class EpochSampler(Sampler[list[int]]):
     """The batches of one training epoch for one of `world` processes: a `batch_sampler` for torch's DataLoader.
 
-    The order is a permutation that (seed, epoch) alone decides. All processes together take `batch_size * world` clips
-    of it at a time and get a batch each; no clip comes twice in an epoch. Of the last clips, fewer than that, every
-    process gets an equal share (sizes differ by at most one), so that all processes make equally many steps; when there
-    are fewer of them than processes, they are left out of this epoch.
+    The order is a permutation that (seed, epoch) alone decides, or, with `pools` (from `class_pools`), one in which the
+    classes take turns. All processes together take `batch_size * world` clips of it at a time and get a batch each. Of
+    the last clips, fewer than that, every process gets an equal share (sizes differ by at most one), so that all
+    processes make equally many steps; when there are fewer of them than processes, they are left out of this epoch.
 
     The sampler keeps no state: whoever takes its batches counts them, so batches that a loader has fetched ahead do not
     matter. To resume after `n` batches, make one with `start_batch=n`.
@@ -33,6 +36,7 @@ class EpochSampler(Sampler[list[int]]):
         start_batch: int = 0,
         rank: int = 0,
         world: int = 1,
+        pools: Sequence[np.ndarray] | None = None,
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world or start_batch < 0:
             raise ValueError(f"no such batches: batch_size {batch_size}, rank {rank} of {world}, start {start_batch}")
@@ -40,7 +44,7 @@ class EpochSampler(Sampler[list[int]]):
             raise InputError(f"{num_clips} clips are too few to train with {world} processes")
         self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
         self.epoch, self.start_batch = epoch, start_batch
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.pools = rank, world, pools
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Moves to another epoch, and in it past the first `start_batch` batches."""
@@ -57,7 +61,10 @@ class EpochSampler(Sampler[list[int]]):
         return max(0, self.num_batches - self.start_batch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = epoch_order(self.num_clips, self.seed, self.epoch)
+        if self.pools is None:
+            order = epoch_order(self.num_clips, self.seed, self.epoch)
+        else:
+            order = balanced_order(self.pools, self.num_clips, self.seed, self.epoch)
         step = self.batch_size * self.world
         for batch in range(self.start_batch, self.num_batches):
             together = order[batch * step : (batch + 1) * step]
@@ -65,6 +72,35 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def epoch_order(num_clips: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation (num_clips,) of an epoch, by seed and epoch alone."""
+    """The permutation (num_clips,) of an epoch, by seed and epoch alone. No clip comes twice."""
+    return _generator(seed, epoch).permutation(num_clips)
+
+
+def balanced_order(pools: Sequence[np.ndarray], num_clips: int, seed: int, epoch: int) -> np.ndarray:
+    """Clips (num_clips,) of an epoch in which every class has as many turns as any other (give or take one).
+
+    In its turns a class shows all of its clips before it shows one again; clips of rare classes come several times, and
+    some of frequent classes not at all in this epoch.
+    """
+    rng = _generator(seed, epoch)
+    rounds = -(-num_clips // len(pools))
+    drawn = np.stack([
+        np.concatenate([rng.permutation(pool) for _ in range(-(-rounds // len(pool)))])[:rounds] for pool in pools
+    ])  # fmt: skip
+    turns = np.stack([rng.permutation(len(pools)) for _ in range(rounds)])
+    return np.take_along_axis(drawn.T, turns, axis=1).flatten()[:num_clips]
+
+
+def class_pools(clips: Sequence[Clip]) -> list[np.ndarray]:
+    """For each class the places of its clips, by name; a relevance of 0.5 counts. Clips without any are a class too."""
+    pools: dict[str | None, list[int]] = {}
+    for place, clip in enumerate(clips):
+        rated = [name for name, value in (clip.relevances or {}).items() if value >= 0.5]
+        for name in dict.fromkeys([*(clip.labels or ()), *rated]) or [None]:
+            pools.setdefault(name, []).append(place)
+    return [np.array(pools[name]) for name in sorted(pools, key=str)]
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
     digest = hashlib.blake2b(f"{seed}\0{epoch}".encode(), digest_size=16, person=b"order").digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little"))).permutation(num_clips)
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmfusion.config import to_tree
+from mmfusion.data.claim import claim
 from mmfusion.data.manifest import write_manifest
 from mmfusion.data.media import write_clip
 from mmfusion.data.scenes.draw import draw_frames
@@ -48,7 +47,7 @@ def make_synthetic(out: Path, config: SyntheticConfig, workers: int, progress: b
     try:
         for split in {plan.split for plan in plans}:
             (out / "clips" / split).mkdir(parents=True, exist_ok=True)
-        _claim(out, config)
+        claim(out, {"recipe": RECIPE, **to_tree(config)}, "a synthetic set")
         missing = [plan for plan in plans if not (out / _media_of(plan)).exists()]
         with tqdm(
             total=len(plans),
@@ -63,28 +62,6 @@ def make_synthetic(out: Path, config: SyntheticConfig, workers: int, progress: b
     except OSError as error:
         raise InputError(f"{error.filename or out}: cannot be written: {error.strerror or error}") from error
     return manifest
-
-
-def _claim(out: Path, config: SyntheticConfig) -> None:
-    """Notes the settings in `out`, or checks that they are those of the clips that are already there."""
-    path = out / "settings.json"
-    settings = {"recipe": RECIPE, **to_tree(config)}
-    if not path.exists():
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        partial.write_text(json.dumps(settings, indent=1) + "\n")
-        partial.replace(path)
-        return
-    try:
-        found = json.loads(path.read_text())
-        changed = [name for name in settings if found.get(name) != settings[name]]
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not the settings of a synthetic set; choose another folder") from error
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"{path}: {name} is {found.get(name)} in the set that is already there, not {settings[name]}; "
-            "choose another folder or delete this one"
-        )
 
 
 def _render_all(plans: list[ScenePlan], out: Path, config: SyntheticConfig, workers: int, bar: tqdm) -> None:

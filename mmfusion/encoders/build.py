@@ -7,16 +7,25 @@ from typing import Annotated
 from pydantic import Field
 
 from mmfusion.encoders.audio import SpectrogramCnn, SpectrogramCnnConfig, TorchvisionAudio, TorchvisionAudioConfig
+from mmfusion.encoders.audio_tagging import TaggingCnn, TaggingCnnConfig
 from mmfusion.encoders.audio_transformer import TransformersAudioConfig, build_transformers_audio
 from mmfusion.encoders.precomputed import Precomputed, PrecomputedConfig
+from mmfusion.encoders.spectral import DenseCnn, DenseCnnConfig, StftEncoder, StftEncoderConfig
 from mmfusion.encoders.steps import StepEncoder
+from mmfusion.encoders.unet import Unet, UnetConfig
 from mmfusion.encoders.video import FrameCnn, FrameCnnConfig, TorchvisionVideo, TorchvisionVideoConfig
 from mmfusion.encoders.video_transformer import TransformersVideo, TransformersVideoConfig
 
+SpectralConfig = StftEncoderConfig | DenseCnnConfig | UnetConfig
+"""those that read spectra, `spectra.stft`"""
 EncoderConfig = Annotated[
     SpectrogramCnnConfig
+    | TaggingCnnConfig
     | TorchvisionAudioConfig
     | TransformersAudioConfig
+    | StftEncoderConfig
+    | DenseCnnConfig
+    | UnetConfig
     | FrameCnnConfig
     | TorchvisionVideoConfig
     | TransformersVideoConfig
@@ -38,10 +47,18 @@ def _build(config: EncoderConfig, width: int | None) -> StepEncoder:  # noqa: PL
     match config:
         case SpectrogramCnnConfig():
             return SpectrogramCnn(config)
+        case TaggingCnnConfig():
+            return TaggingCnn(config)
         case TorchvisionAudioConfig():
             return TorchvisionAudio(config)
         case TransformersAudioConfig():
             return build_transformers_audio(config)
+        case StftEncoderConfig():
+            return StftEncoder(config)
+        case DenseCnnConfig():
+            return DenseCnn(config)
+        case UnetConfig():
+            return Unet(config)
         case FrameCnnConfig():
             return FrameCnn(config)
         case TorchvisionVideoConfig():

@@ -76,17 +76,17 @@ class LogMel(nn.Module):
     def forward(self, raw: Stream) -> Stream:
         with torch.autocast(raw.data.device.type, enabled=False):
             frames, mask = frame_sound(raw, self.config.hop_s, round(self.config.window_s * raw.rate))
-            window, bank = self._table(raw.rate, raw.data.device)
+            window, bank = self.tables(raw.rate, raw.data.device)
             spectrum = torch.fft.rfft(frames * window, n=2 * (bank.shape[0] - 1))
             power = spectrum.real.square() + spectrum.imag.square()
             stream = Stream(torch.log1p(power @ bank / self.config.floor) / SCALE, mask, 1 / self.config.hop_s)
             if self.config.normalize == "clip":
-                stream = _normalize_clips(stream)
+                stream = normalize_clips(stream)
             if self.training:
                 stream = spec_augment(stream, self.config.augment)
             return stream.with_data(stream.zeroed())
 
-    def _table(self, rate: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    def tables(self, rate: float, device: torch.device) -> tuple[Tensor, Tensor]:
         """The window (summing to 1) and the mel filter bank (frequencies, mels) for this sample rate."""
         if (rate, device) not in self._tables:
             from torchaudio.functional import melscale_fbanks
@@ -135,7 +135,8 @@ def _frame_mask(mask: Tensor, edges: Tensor, hop: float) -> Tensor:
     return real
 
 
-def _normalize_clips(stream: Stream) -> Stream:
+def normalize_clips(stream: Stream) -> Stream:
+    """The stream with mean 0 and deviation 1 over the real cells of each clip; what is not real has no meaning then."""
     weight = stream.mask.unsqueeze(-1)
     num = (weight.sum((1, 2), keepdim=True) * stream.data.shape[-1]).clamp(min=1)
     mean = (stream.data * weight).sum((1, 2), keepdim=True) / num

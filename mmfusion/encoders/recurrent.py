@@ -57,7 +57,8 @@ class Recurrent(nn.Module):
 
     def _read(self, data: Tensor, stream: Stream) -> Tensor:
         # Forwards, no state can hear of what follows it, so padding needs no packing and no wait for the lengths.
-        if not self.lstm.bidirectional:
+        # A graph that is traced for export gets clips that are real to their end (see mmfusion/export.py).
+        if not self.lstm.bidirectional or torch.compiler.is_exporting():
             return self.lstm(data)[0]
         lengths = stream.lengths.clamp(min=1).cpu()
         if bool((lengths == data.shape[1]).all()):

@@ -32,7 +32,11 @@ def encode_real(network: Callable[[Tensor], Tensor], make: Callable[[Tensor], Te
 
     `make(index)` gives the network's inputs for the flat positions `index` (M,) of the real steps, and `network` turns
     them into (M, F). So a step that is not real costs nothing and cannot reach the statistics of a batch norm.
+    A graph that is traced for export has no such choice: there every step is computed, and those not real are blanked.
     """
+    if torch.compiler.is_exporting():
+        every = network(make(torch.arange(mask.numel(), device=mask.device))).float()
+        return every.unflatten(0, tuple(mask.shape)).masked_fill(~mask.unsqueeze(-1), 0.0)
     index = mask.flatten().nonzero().squeeze(1)
     if len(index) == 0:
         # One blank input keeps every weight in the graph (data-parallel training waits for all of them).

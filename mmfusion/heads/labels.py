@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mmfusion.config import configclass
 from mmfusion.types import InputError, Output, Stream, Targets
@@ -20,24 +20,44 @@ class LabelsConfig:
     """Settings of a `LabelHead`."""
 
     kind: Literal["labels"] = "labels"
-    target: Literal["multi", "single"] = "multi"
-    """multi: any number of classes a clip, a sigmoid each; single: exactly one class a clip, a softmax over all."""
+    target: Literal["multi", "single", "relevance"] = "multi"
+    """multi: any number of classes a clip, a sigmoid each; single: exactly one class a clip, a softmax over all;
+    relevance: how much of each class there is, a number in [0, 1] each, learnt by squared error."""
     pooling: Pooling = "mean"
     """How the real steps of a clip become one vector."""
     hidden: Annotated[int, Field(gt=0)] | None = None
     """Units of a ReLU layer before the classes; None for a linear classifier."""
+    per_class: bool = False
+    """Every class has hidden units of its own (multi-head) instead of sharing one layer; needs `hidden`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping an input of the classifier, and of its hidden layer, in training."""
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """Weight of each class in the loss, in the order of the classes; None for equal weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly: over yes and no (multi), over the classes (single)."""
+    thresholds: Literal["fixed", "tuned"] = "fixed"
+    """Probability from which a class is decided to be there (multi): 0.5, or tuned for each class on validation."""
     per_second: bool = False
     """Also classify every step (`Output.steps`), and learn from what happens in which second where that is known."""
     activity_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the per-second loss beside the clip's."""
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of this head in the model's loss; applied by the model, not by `loss`."""
+
+    @property
+    def scored_as(self) -> Literal["multi", "single"]:
+        """What `label_metrics` takes it for: relevances are labels from 0.5 on, and are ranked besides."""
+        return "single" if self.target == "single" else "multi"
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Any:
+        if self.per_class and self.hidden is None:
+            raise ValueError("per_class needs hidden, the units of each class")
+        if self.target == "relevance" and self.label_smoothing:
+            raise ValueError("label_smoothing is for labels, and a relevance is a number that was measured")
+        if self.target == "single" and self.thresholds == "tuned":
+            raise ValueError("thresholds: of target single the likeliest class is taken, there is nothing to tune")
+        return self
 
 
 class LabelHead(nn.Module):
@@ -68,14 +88,16 @@ class LabelHead(nn.Module):
         """
         logits = self.classify(self.pool(stream))
         steps = stream.with_data(self.classify(stream.zeroed().float())) if self.config.per_second else None
-        return Output(logits, "bernoulli" if self.config.target == "multi" else "categorical", steps)
+        return Output(logits, "categorical" if self.config.target == "single" else "bernoulli", steps)
 
     def loss(self, output: Output, targets: Targets) -> Tensor:
         """Scalar, float32: the mean over what is known, weighted by class; zero where nothing is known.
 
-        multi: binary cross-entropy over the cells (clip, class) that `label_mask` calls known. single: cross-entropy
-        over the clips whose label is known, the label being the class of the largest entry. With `per_second`, and
-        where `targets.activity` is given, the same over the cells (clip, second, class); NaN there means unknown.
+        multi: binary cross-entropy over the cells (clip, class) that `label_mask` calls known. relevance: over the same
+        cells, the squared difference between sigmoid and relevance. single: cross-entropy over the clips whose label is
+        known, against the distribution that the entries make when they are divided by their sum (one class, or the
+        classes of mixed clips). With `per_second`, and where `targets.activity` is given, the same over the cells
+        (clip, second, class); NaN there means unknown.
         """
         total = 0.0 * output.logits.float().sum()
         if targets.labels is not None:
@@ -88,20 +110,20 @@ class LabelHead(nn.Module):
         return total
 
     def _loss(self, output: Output, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        smoothing = self.config.label_smoothing
+        smoothing, weights = self.config.label_smoothing, self.weights.to(logits)
         labels = labels.masked_fill(~known, 0)
         if output.family == "bernoulli":
             labels = labels * (1 - smoothing) + smoothing / 2
-            losses = binary_cross_entropy_with_logits(logits, labels, reduction="none")
-            weights = known * self.weights.to(logits)
-            return (losses * weights).sum() / weights.sum().clamp(min=1e-8)
-        best, label = labels.max(dim=-1)
-        # A clip with none of the classes has no single label; an index that is ignored adds nothing to the sum.
-        usable = (best > 0).flatten()
-        label, weights = label.flatten(), self.weights.to(logits)
-        ignored = label.masked_fill(~usable, -100)
-        losses = cross_entropy(logits.flatten(0, -2), ignored, weights, reduction="sum", label_smoothing=smoothing)
-        return losses / (weights[label] * usable).sum().clamp(min=1e-8)
+            if self.config.target == "relevance":
+                losses = (logits.sigmoid() - labels).square()
+            else:
+                losses = binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            return (losses * (known * weights)).sum() / (known * weights).sum().clamp(min=1e-8)
+        # A clip with none of the classes has no single label: its shares are all 0, and it adds nothing.
+        total = labels.sum(dim=-1, keepdim=True)
+        shares = labels / total.clamp(min=1e-8)
+        spread = shares * (1 - smoothing) + (total > 0) * (smoothing / labels.shape[-1])
+        return -(logits.log_softmax(dim=-1) * spread * weights).sum() / (shares * weights).sum().clamp(min=1e-8)
 
 
 class TimePooling(nn.Module):
@@ -135,8 +157,35 @@ def _classifier(config: LabelsConfig, width: int, num_classes: int) -> nn.Module
     dropout = nn.Dropout(config.dropout)
     if config.hidden is None:
         return nn.Sequential(dropout, nn.Linear(width, num_classes))
+    if config.per_class:
+        layers = (ClassLinear(num_classes, width, config.hidden), ClassLinear(num_classes, config.hidden, 1))
+        return nn.Sequential(dropout, _ForEachClass(), layers[0], nn.ReLU(), nn.Dropout(config.dropout), layers[1],
+                             nn.Flatten(-2))  # fmt: skip
     hidden = nn.Linear(width, config.hidden)
     return nn.Sequential(dropout, hidden, nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, num_classes))
+
+
+class _ForEachClass(nn.Module):
+    """(..., F) -> (..., 1, F): the same vector for every class."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors.unsqueeze(-2)
+
+
+class ClassLinear(nn.Module):
+    """A linear layer of its own for each class, all in one product: (..., C or 1, F) -> (..., C, outputs)."""
+
+    def __init__(self, num_classes: int, width: int, outputs: int) -> None:
+        super().__init__()
+        bound = width**-0.5  # as nn.Linear begins
+        self.weight = nn.Parameter(torch.empty(num_classes, width, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_classes, outputs).uniform_(-bound, bound))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        if vectors.shape[-2] == 1:  # one vector for all classes: one plain matrix product
+            flat = vectors.squeeze(-2) @ self.weight.permute(1, 0, 2).flatten(1)
+            return flat.unflatten(-1, self.bias.shape) + self.bias
+        return torch.einsum("...cf,cfo->...co", vectors, self.weight) + self.bias
 
 
 def _by_second(steps: Stream, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mmfusion.metrics.captions import CAPTION_METRICS
+from mmfusion.metrics.defined import ratio
 from mmfusion.metrics.labels import LabelTable, decide, label_table
 from mmfusion.metrics.meteor import meteor_from_sums, summable
 from mmfusion.metrics.significance import Statistic, mean_of
@@ -27,6 +28,7 @@ def label_statistic(
     scores: Any,
     mask: Any = None,
     target: Literal["multi", "single"] = "multi",
+    thresholds: Any = None,
 ) -> Statistic:
     """One of `label_metrics`' figures as a Statistic; arguments as there."""
     table = label_table(reference, scores, mask, target)
@@ -38,7 +40,7 @@ def label_statistic(
             return _mean_defined(np.stack([curve(table, column, counts) for column in range(num_classes)], axis=1))
 
         return Statistic(len(table.reference), of_counts)
-    return _decision_statistic(metric, table, target)
+    return _decision_statistic(metric, table, target, thresholds)
 
 
 def caption_statistic(metric: str, per_clip: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> Statistic:
@@ -67,25 +69,27 @@ def bleu_from_counts(counts: np.ndarray) -> np.ndarray:
     return scores * brevity[..., None]
 
 
-def _decision_statistic(metric: str, table: LabelTable, target: Literal["multi", "single"]) -> Statistic:
-    decided, known, truth = decide(table, target), table.mask, table.reference
+def _decision_statistic(
+    metric: str, table: LabelTable, target: Literal["multi", "single"], thresholds: Any
+) -> Statistic:
+    decided, known, truth = decide(table, target, thresholds), table.mask, table.reference
     hits = (decided & truth & known).astype(np.int64)
     wrong = ((decided != truth) & known).astype(np.int64)
     if metric == "accuracy":
         right = known.sum(1) - wrong.sum(1) if target == "multi" else hits.sum(1)
         total = known.sum(1) if target == "multi" else known.all(1).astype(np.int64)
-        return Statistic(len(truth), lambda counts: _ratio(counts @ right, counts @ total))
+        return Statistic(len(truth), lambda counts: ratio(counts @ right, counts @ total))
     if metric == "f1_micro":
         return Statistic(
             len(truth),
-            lambda counts: _ratio(counts @ (2 * hits.sum(1)), counts @ (2 * hits + wrong).sum(1)),
+            lambda counts: ratio(counts @ (2 * hits.sum(1)), counts @ (2 * hits + wrong).sum(1)),
         )
     if metric != "f1_macro":
         raise ValueError(f"{metric} is not a label metric that can be resampled")
     positives = (truth & known).astype(np.int64)
 
     def macro(counts: np.ndarray) -> np.ndarray:
-        f1 = _ratio(counts @ (2 * hits), counts @ (2 * hits + wrong))
+        f1 = ratio(counts @ (2 * hits), counts @ (2 * hits + wrong))
         return _mean_defined(np.where(counts @ positives > 0, f1, np.nan))
 
     return Statistic(len(truth), macro)
@@ -110,7 +114,7 @@ def _average_precision(table: LabelTable, column: int, counts: np.ndarray) -> np
         return np.full(len(counts), np.nan)
     gained = np.diff(positives, axis=1, prepend=0)
     precision = positives / np.maximum(positives + negatives, 1)
-    return _ratio((gained * precision).sum(axis=1), positives[:, -1])
+    return ratio((gained * precision).sum(axis=1), positives[:, -1])
 
 
 def _roc_auc(table: LabelTable, column: int, counts: np.ndarray) -> np.ndarray:
@@ -121,15 +125,10 @@ def _roc_auc(table: LabelTable, column: int, counts: np.ndarray) -> np.ndarray:
     here = np.diff(negatives, axis=1, prepend=0)
     before = positives - np.diff(positives, axis=1, prepend=0)
     pairs = (here * (before + positives) / 2).sum(axis=1)
-    return _ratio(pairs, positives[:, -1] * negatives[:, -1])
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below, NaN where below is 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) != 0)
+    return ratio(pairs, positives[:, -1] * negatives[:, -1])
 
 
 def _mean_defined(values: np.ndarray) -> np.ndarray:
     """The mean over the last axis of what is not NaN, NaN where nothing is."""
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))

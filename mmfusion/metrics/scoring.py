@@ -69,22 +69,29 @@ def score_labels(predictions_path: str | Path, target: Literal["multi", "single"
     return {**result, "num_unlabelled": int((~mask.any(axis=1)).sum())}
 
 
-def format_tables(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """`format_scores` of each table, under its name where there are several."""
+def format_tables(tables: Mapping[str, Mapping[str, Any]], as_json: bool = False) -> str:
+    """`format_scores` of each table, or JSON with all its figures; under its name where there are several."""
+    if as_json:
+        only = next(iter(tables.values()))
+        return json.dumps(tables if len(tables) > 1 else only, indent=1, ensure_ascii=False, allow_nan=False)
     if len(tables) == 1:
         return format_scores(next(iter(tables.values())))
     return "\n\n".join(f"{name}\n{'-' * len(name)}\n{format_scores(result)}" for name, result in tables.items())
 
 
 def format_scores(result: Mapping[str, Any]) -> str:
-    """One line a figure, then one line a class where there are classes; figures with 4 decimals."""
-    lines = [f"{name:<22}{_cell(value)}" for name, value in result.items() if not isinstance(value, dict)]
-    classes = result.get("per_class", {})
-    if classes:
-        columns = list(next(iter(classes.values())))
-        width = max(5, *map(len, classes))
-        lines += ["", f"{'class':<{width}}" + "".join(f"{column:>19}" for column in columns)]
-        for name, figures in classes.items():
+    """One line a figure, then one line a class or source where there are any; figures with 4 decimals."""
+    single = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    wide = max([22, *(len(name) + 1 for name in single)])
+    lines = [f"{name:<{wide}}{_cell(value)}" for name, value in single.items()]
+    for kind in ("class", "source"):
+        rows = result.get(f"per_{kind}")
+        if not rows:
+            continue
+        columns = list(next(iter(rows.values())))
+        width = max(len(kind), *map(len, rows))
+        lines += ["", f"{kind:<{width}}" + "".join(f"{column:>19}" for column in columns)]
+        for name, figures in rows.items():
             lines.append(f"{name:<{width}}" + "".join(f"{_cell(figures[column]):>19}" for column in columns))
     return "\n".join(lines)
 
@@ -118,7 +125,7 @@ def _fill_truth(where: str, truth: Any, column: dict[str, int], reference: np.nd
 def _read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     rows: list[tuple[str, dict[str, Any]]] = []
     seen: set[str] = set()
-    for number, text in enumerate(_read_text(path).splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         if not text.strip():
             continue
         where = f"{path}:{number}"
@@ -138,10 +145,11 @@ def _read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _read_object(path: str | Path) -> dict[str, Any]:
-    return _parse(_read_text(Path(path)), str(path))
+    return _parse(read_text(Path(path)), str(path))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; InputError names a file that cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, chi2
 
 from mmfusion.types import InputError
 
@@ -65,6 +65,16 @@ class PairedResult:
     level: float
     num_samples: int
     num_clips: int
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of two systems on the same clips, and on how many of them one alone is right."""
+
+    statistic: float
+    p_value: float
+    num_only_a: int
+    num_only_b: int
 
 
 def mean_of(values: Sequence[float] | np.ndarray) -> Statistic:
@@ -136,6 +146,20 @@ def paired_bootstrap(
         num_samples=num_samples,
         num_clips=first.num_clips,
     )
+
+
+def mcnemar(right_a: Sequence[bool] | np.ndarray, right_b: Sequence[bool] | np.ndarray) -> McNemar:
+    """Whether a is right on other clips than b more often than chance would have it, both on the same clips (N,).
+
+    The statistic is (|n_a - n_b| - 1)^2 / (n_a + n_b) of the clips on which one alone is right (McNemar 1947, corrected
+    by Edwards 1948, as in sed_eval), 0 where there are none; the p-value is by chi-squared with one degree of freedom.
+    """
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"a has {a.shape} clips and b has {b.shape}")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    statistic = (abs(only_a - only_b) - 1) ** 2 / (only_a + only_b) if only_a + only_b else 0.0
+    return McNemar(float(statistic), float(chi2.sf(statistic, 1)), only_a, only_b)
 
 
 def _draw(statistic: Statistic, seed: int, num_samples: int, level: float) -> tuple[float, float, np.ndarray]:

@@ -19,15 +19,17 @@ from mmfusion.config import load
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import FeaturesInput
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
-from mmfusion.evaluate import Row, keep_scores, label_truth, truth
+from mmfusion.evaluate import Row, in_float32, keep_scores, label_truth, truth
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.report.baselines import NUM_NEIGHBOURS, constant_caption, human, nearest_neighbour_consensus
 from mmfusion.report.classical import ClassicalTagger, sound_statistics
-from mmfusion.report.comparison import Baseline, LabelBaseline
+from mmfusion.report.comparison import Baseline, LabelBaseline, SeparationBaseline
+from mmfusion.report.separation_baselines import separate_clips
 from mmfusion.training.provenance import commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
-from mmfusion.training.setup import check_labels
+from mmfusion.training.setup import check_labels, open_material
+from mmfusion.training.thresholds import tune_rows
 from mmfusion.types import Clip, InputError
 
 
@@ -45,13 +47,15 @@ def baseline_done(config: RunConfig, baseline: Baseline, split: str) -> bool:
 def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
     """Writes predictions.<split>.jsonl, provenance.json and metrics.<split>.json of a split whose cache is built.
 
-    Every caption head, or every label head, says the same kind of thing. InputError when the folder holds a trained
-    run, when the training clips have nothing to learn from (for a human row: a clip of the split has too few captions),
-    when an input is missing that the baseline reads, and when a group is in two splits.
+    Every caption head, every label head, or every separation head says the same kind of thing. InputError when the
+    folder holds a trained run, when the training clips have nothing to learn from (for a human row: a clip of the split
+    has too few captions), when an input is missing that the baseline reads, and when a group is in two splits.
     """
     run = Run.create(config)
     if run.weights.exists() or any(run.folder.glob("checkpoint-*")):
         raise InputError(f"{run.folder}: holds a trained run; give the row another name or delete the folder")
+    if baseline.kind in get_args(SeparationBaseline):
+        return _separate(run, baseline, split)
     manifest = read_manifest(config.data.manifest)
     check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
     cache = ClipCache(manifest, config.data)
@@ -61,12 +65,24 @@ def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
         check_labels(run, manifest)
         labels = manifest.label_names()
         run.write_json("labels.json", list(labels))
-        rows, seconds = _tag(baseline, config, cache, training, clips, labels)
+        tuning = _readable(cache, config.data.validation_split) if config.tuned_heads else ()
+        rows, seconds = _tag(baseline, config, cache, training, (*tuning, *clips), labels)
+        tune_rows(run, rows[: len(tuning)], labels)
+        rows = rows[len(tuning) :]
         facts |= {"num_parameters": None, "num_trained_parameters": None, "training_s": round(seconds, 3)}
     else:
         rows = _caption(baseline, config, cache, training, clips)
     run.write_json("provenance.json", facts)
     keep_scores(rows, run, split, clips, manifest, labels)
+    return run
+
+
+def _separate(run: Run, baseline: Baseline, split: str) -> Run:
+    material = open_material(run, in_float32(), quiet=True)
+    clips = material.clips(split)
+    rows = separate_clips(baseline, material, clips, run.config)
+    run.write_json("provenance.json", _provenance(run.config, baseline, material.manifest))
+    keep_scores(rows, run, split, clips, material.manifest)
     return run
 
 

@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from mmfusion.config import configclass, load, load_tree, validate
+from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
+from mmfusion.heads.separation import SeparationConfig
 from mmfusion.metrics.captions import CAPTION_METRICS
 from mmfusion.metrics.resampled import LABEL_STATISTICS
+from mmfusion.metrics.separated import SEPARATION_STATISTICS
+from mmfusion.report.search import RandomSearchConfig, drawn_rows
 from mmfusion.training.run import RunConfig
 from mmfusion.types import InputError
 
@@ -21,10 +25,17 @@ SOURCES = ("parts", "start", "ensemble", "rerank", "baseline")
 """what a row can be built from, by its field in RowConfig"""
 CaptionBaseline = Literal["constant", "nearest", "human"]
 LabelBaseline = Literal["knn", "svm", "forest"]
-BaselineKind = Literal[CaptionBaseline, LabelBaseline]
+SeparationBaseline = Literal["mixture", "band_split", "ideal_ratio", "ideal_binary"]
+BaselineKind = Literal[CaptionBaseline, LabelBaseline, SeparationBaseline]
+SAID_BY: tuple[tuple[str, Any, Any, tuple[str, ...]], ...] = (
+    ("captions", CaptionConfig, CaptionBaseline, CAPTION_METRICS),
+    ("labels", LabelsConfig, LabelBaseline, LABEL_STATISTICS),
+    ("sources", SeparationConfig, SeparationBaseline, SEPARATION_STATISTICS),
+)
+"""what heads say: the heads' configuration, the baselines that say it too, the figures of it that can be resampled"""
 DRAWN = ("human", "forest")
 """baselines that draw: one run a seed; the others have one run"""
-ONLY_OF = {"says": ("constant",), "neighbours": ("nearest", "knn")}
+ONLY_OF = {"says": ("constant",), "neighbours": ("nearest", "knn"), "split_hz": ("band_split",)}
 """settings of a row that belong to some baselines only"""
 HUMAN_TITLE = "one reference against the others"
 HUMAN_NOTE = (
@@ -69,13 +80,16 @@ class RowConfig:
     baseline: BaselineKind | None = None
     """what speaks instead of a trained model. Captions (report/baselines.py): one sentence for all clips, the consensus
     of the nearest training clips by the configuration's feature inputs, or one reference of each clip. Labels, from
-    statistics of the sound (report/classical.py): k nearest neighbours, a linear SVM, a random forest"""
+    statistics of the sound (report/classical.py): k nearest neighbours, a linear SVM, a random forest. Sources
+    (report/separation_baselines.py): the mixture itself, two bands of it, the ideal ratio and binary mask"""
     needs_file: str | None = None
     """file without which this row is left out, and the table says so"""
     says: str | None = None
     """the sentence of a constant row; null takes the consensus of the training captions"""
     neighbours: int | None = Field(default=None, ge=1)
     """training clips that a nearest or knn row looks at; null takes 5"""
+    split_hz: float | None = Field(default=None, gt=0)
+    """frequency at which a band_split row parts a mixture; null takes 500"""
 
 
 @configclass
@@ -87,6 +101,8 @@ class FigureConfig:
     title: str
     scale: float = 100.0
     digits: int = Field(default=1, ge=0)
+    lowest_wins: bool = False
+    """a lower value is a better one"""
     significance: bool = False
     """print a bootstrap interval and the paired p-value against the reference row"""
 
@@ -110,6 +126,8 @@ class ComparisonConfig:
     """the first one ranks"""
     reference: tuple[str, ...] = ()
     """rows of which the best (by a figure's mean) is what the others are tested against, figure by figure"""
+    search: RandomSearchConfig | None = None
+    """a random search: more rows, with settings that are drawn (report/search.py); ranked by the first figure"""
     language_models: tuple[str, ...] = ()
     """configurations of language models to train first, relative to this file"""
     split: str = "test"
@@ -130,6 +148,7 @@ class Baseline:
     kind: BaselineKind
     says: str | None = None
     neighbours: int | None = None
+    split_hz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +195,18 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
             raise InputError(f"{path}: rows.{name}.tagger: only a row with rerank has it")
         if row.rerank and (row.config or row.set):
             raise InputError(f"{path}: rows.{name}: has the settings of the row that it ranks, and none of its own")
-    return _with_human_note(comparison)
+    return _with_human_note(_with_draws(comparison, path))
+
+
+def _with_draws(comparison: ComparisonConfig, path: str | Path) -> ComparisonConfig:
+    """With the rows of the random search, if there is one."""
+    search = comparison.search
+    if search is None:
+        return comparison
+    start = comparison.rows.get(search.row)
+    if start is None or any(getattr(start, key) for key in SOURCES):
+        raise InputError(f"{path}: search.row: there is no row {search.row!r} that trains on its own")
+    return replace(comparison, rows={**comparison.rows, **drawn_rows(search, start)})
 
 
 def _without_absent(comparison: ComparisonConfig) -> ComparisonConfig:
@@ -227,23 +257,26 @@ def jobs_of(comparison: ComparisonConfig, path: str | Path) -> list[Job]:
         for seed in comparison.seeds[: 1 if row.baseline and row.baseline not in DRAWN else None]
     ]
     _check_figures(comparison, jobs, path)
+    if comparison.search and any(job.config.data.test_split == comparison.split for job in jobs):
+        raise InputError(f"{path}: search: chooses between its draws, so split must not be the test split")
     return jobs
 
 
 def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str | Path) -> None:
-    """Says before anything is trained that a column asks for what no row can give."""
+    """Says before anything is trained that a column asks for what no row, or not this kind of row, can give."""
     for number, figure in enumerate(comparison.figures):
         head, _, metric = figure.name.partition(".")
         where = f"{path}: figures.{number}.name"
-        for job in jobs:
-            config = job.config.model.heads.get(head)
-            if config is None:
-                raise InputError(f"{where}: row {job.row} has no head {head!r}")
-            if isinstance(job.instead, Baseline):
-                said = "captions" if job.instead.kind in get_args(CaptionBaseline) else "labels"
-                if isinstance(config, LabelsConfig) != (said == "labels"):
-                    raise InputError(f"{where}: row {job.row} says {said} only and has no {figure.name}")
-            tested = LABEL_STATISTICS if isinstance(config, LabelsConfig) else CAPTION_METRICS
+        having = [(job, job.config.model.heads[head]) for job in jobs if head in job.config.model.heads]
+        if not having:
+            raise InputError(f"{where}: no row has a head {head!r}")
+        for job, config in having:
+            ((said, _, kinds, tested),) = (entry for entry in SAID_BY if isinstance(config, entry[1]))
+            if isinstance(job.instead, Baseline) and job.instead.kind not in get_args(kinds):
+                other = next(entry[0] for entry in SAID_BY if job.instead.kind in get_args(entry[2]))
+                raise InputError(
+                    f"{where}: row {job.row} says {other} only and has no {figure.name}, which is of {said}"
+                )
             if figure.significance and metric not in tested:
                 raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")
 
@@ -255,7 +288,8 @@ def _job(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: in
     needed += [other for other in (chosen.start, chosen.rerank, chosen.tagger) if other]
     needs = tuple(_run_config(comparison, path, other, fold, seed).folder for other in needed)
     if chosen.baseline:
-        return Job(row, fold, seed, config, needs, Baseline(chosen.baseline, chosen.says, chosen.neighbours))
+        instead = Baseline(chosen.baseline, chosen.says, chosen.neighbours, chosen.split_hz)
+        return Job(row, fold, seed, config, needs, instead)
     if chosen.ensemble:
         return Job(row, fold, seed, config, needs, Ensemble(needs))
     return Job(row, fold, seed, config, needs, Reranked(*needs) if chosen.rerank else None)

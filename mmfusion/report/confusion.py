@@ -40,13 +40,15 @@ class Confusion:
         return sorted(wrong, key=lambda one: (-one[2], one[3]))[:number]
 
 
-def confusions(table: LabelTable, names: Sequence[str], single: bool) -> list[Confusion]:
+def confusions(
+    table: LabelTable, names: Sequence[str], single: bool, thresholds: Sequence[float] | None = None
+) -> list[Confusion]:
     """The matrix of a single label, or for several labels the two that say what false alarms go with.
 
-    Clips (`single`) or cells whose truth is not known count nowhere.
+    `thresholds` (C,) stand for 0.5. Clips (`single`) or cells whose truth is not known count nowhere.
     """
     names = tuple(names)
-    decided = decide(table, "single" if single else "multi")
+    decided = decide(table, "single" if single else "multi", thresholds)
     true = table.reference & table.mask
     if single:
         meaning = "Of the clips of the class on the left, the share that was taken for the class below."

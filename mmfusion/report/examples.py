@@ -12,6 +12,7 @@ from typing import Any
 
 from mmfusion.evaluate import Row, read_rows
 from mmfusion.heads.labels import LabelsConfig
+from mmfusion.heads.separation import SeparationConfig
 from mmfusion.report.comparison import Job
 
 TOP = 4
@@ -86,9 +87,9 @@ def _rows(job: Job, split: str) -> list[Row]:
 
 
 def _heads(job: Job, row: Row) -> Iterator[tuple[Any, Any]]:
-    """(configuration, what it said) of every head that said something."""
+    """(configuration, what it said) of every head that said classes or sentences."""
     for name, head in job.config.model.heads.items():
-        if name in row:
+        if name in row and not isinstance(head, SeparationConfig):
             yield head, row[name]
 
 

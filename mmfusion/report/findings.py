@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.evaluate import label_truth, read_rows
+from mmfusion.evaluate import Row, chances_of, label_truth, levels_of, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.metrics.labels import THRESHOLD, label_metrics, label_table
 from mmfusion.report.confusion import Confusion, confusions
@@ -20,7 +20,7 @@ from mmfusion.types import InputError
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found. `figures` are those of metrics/labels.py, decided at 0.5 or by the highest class."""
+    """What was found. `figures` are those of metrics/labels.py, decided as `keep_scores` does."""
 
     head: str
     labels: tuple[str, ...]
@@ -50,17 +50,16 @@ def find_errors(run: Run, split: str, head: str | None = None, gradients: bool =
     reference, known = label_truth(rows, labels)
     if not known.any():
         raise InputError(f"{path}: the truth of no clip is known")
-    chances = np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
-    decided_as = "single" if single else "multi"
-    figures = label_metrics(reference, chances, labels, known, decided_as)
-    matrices = confusions(label_table(reference, chances, known, decided_as), labels, single)
+    chances, levels = chances_of(rows, name, labels), levels_of(run.thresholds(), name, labels)
+    figures = label_metrics(reference, chances, labels, known, config.scored_as, levels)
+    matrices = confusions(label_table(reference, chances, known, config.scored_as), labels, single, levels)
     norms = gradient_norms(run, split, name, quiet) if gradients and run.weights.exists() else {}
-    losses = clip_losses(reference, chances, known, config.target).tolist()
-    ids, true = [row["id"] for row in rows], known & (reference >= THRESHOLD)
+    losses = clip_losses(reference, chances, known, config.target)
+    cells = zip(rows, losses.tolist(), reference >= THRESHOLD, known, chances, strict=True)
     clips = [
-        _judge(clip, losses[at], norms.get(clip), labels, true[at], known[at], chances[at], single)
-        for at, clip in enumerate(ids)
-        if np.isfinite(losses[at])
+        _judge(row, loss, norms.get(row["id"]), labels, *own, single=single, levels=levels)
+        for row, loss, *own in cells
+        if np.isfinite(loss)
     ]
     return Findings(name, labels, single, figures, matrices, clips, len(rows) - len(clips))
 
@@ -91,14 +90,14 @@ def _label_head(run: Run, wanted: str | None) -> tuple[str, LabelsConfig]:
     return name, heads[name]
 
 
-def _judge(clip: str, loss: float, gradient: float | None, labels: Sequence[str], true: np.ndarray, known: np.ndarray,
-           chances: np.ndarray, single: bool) -> Judged:  # fmt: skip
-    said = np.arange(len(labels)) == chances.argmax() if single else chances >= THRESHOLD
-    order = np.argsort(-chances, kind="stable").tolist()
+def _judge(row: Row, loss: float, gradient: float | None, labels: Sequence[str], positive: np.ndarray,
+           known: np.ndarray, chances: np.ndarray, single: bool, levels: Sequence[float] | None) -> Judged:  # fmt: skip
+    decided = np.arange(len(labels)) == chances.argmax() if single else chances >= np.array(levels or THRESHOLD)
+    true = positive & known
+    order = np.argsort(-chances, kind="stable")
     shown = [*order[:TOP], *(place for place in order[TOP:] if true[place])]
-    guesses = tuple(Guess(labels[at], float(chances[at]), bool(true[at]) if known[at] else None) for at in shown)
-    true_names, said_names = (
-        tuple(label for label, is_one in zip(labels, which, strict=True) if is_one) for which in (true, said)
-    )
+    guesses = tuple(Guess(labels[int(at)], float(chances[at]), bool(true[at]) if known[at] else None) for at in shown)
+    true_names, said = (tuple(label for label, is_one in zip(labels, which, strict=True) if is_one)
+                        for which in (true, decided))  # fmt: skip
     sure = float(chances.max() if single else np.maximum(chances, 1 - chances).mean())
-    return Judged(clip, loss, gradient, true_names, said_names, guesses, min(max(sure, 0.0), 1.0))
+    return Judged(row["id"], loss, gradient, true_names, said, guesses, min(max(sure, 0.0), 1.0))

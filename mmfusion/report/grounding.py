@@ -32,7 +32,7 @@ from mmfusion.language.grounding import THRESHOLD, VERDICTS, Grounded, ground, t
 from mmfusion.language.ontology import Ontology, read_ontology
 from mmfusion.language.rerank import Candidate, agreement, pick, tune_weight
 from mmfusion.metrics.captions import CAPTION_METRICS, caption_metrics
-from mmfusion.predict import Predictor
+from mmfusion.predictor import Predictor
 from mmfusion.training.run import Run
 from mmfusion.types import Clip, InputError
 

@@ -134,7 +134,10 @@ def _figure(table: Table, row: TableRow, place: int) -> Figure:
     def shown(value: float) -> str:
         return show_value(value, settings)
 
-    best = shown(max(other.cells[place].mean for other in table.rows))
+    if not cell.values:
+        return Figure("-", "", "", "", best=False, reference=False)
+    means = [other.cells[place].mean for other in table.rows if other.cells[place].values]
+    best = shown(min(means) if settings.lowest_wins else max(means))
     bounded = cell.low is not None and cell.high is not None
     change = ""
     if cell.difference is not None and cell.p is not None:

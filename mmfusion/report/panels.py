@@ -60,7 +60,7 @@ def figure_panels(table: Table, looks: Mapping[str, Look]) -> list[Panel]:
     panels = []
     for place, figure in enumerate(table.comparison.figures):
         bars, said, mark = [], [], None
-        for row in table.rows:
+        for row in (row for row in table.rows if row.cells[place].values):
             cell, scale = row.cells[place], figure.scale
             text = show_value(cell.mean, figure)
             low, high = (None if bound is None else bound * scale for bound in (cell.low, cell.high))

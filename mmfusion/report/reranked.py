@@ -12,11 +12,11 @@ from typing import Any
 from mmfusion.config import save, to_tree, validate
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.evaluate import keep_scores, read_rows
-from mmfusion.predict import Predictor
+from mmfusion.predictor import Predictor
 from mmfusion.report.comparison import Reranked
 from mmfusion.report.grounding import Grounder, look, tune
 from mmfusion.training.provenance import built_from, commit, hardware, versions
-from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.run import THRESHOLDS, Run, RunConfig
 from mmfusion.types import InputError
 
 FIGURE = "cider"
@@ -47,6 +47,8 @@ def evaluate_reranked(source: Reranked, config: RunConfig, split: str) -> Run:
     }
     rows = [{**row, speaks: chosen.get(row["id"], row[speaks])} for row in read_rows(told)]
     run.write_json("labels.json", list(trained.labels()))
+    if trained.thresholds():
+        run.write_json(THRESHOLDS, trained.thresholds())
     run.write_json("provenance.json", _provenance(source, trained, tagger, manifest))
     ids = {row["id"] for row in rows}
     clips = [clip for clip in manifest.split(split) if clip.id in ids]

@@ -14,18 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.evaluate import label_truth, read_rows
+from mmfusion.evaluate import chances_of, label_truth, levels_of, read_rows
 from mmfusion.heads.labels import LabelsConfig
+from mmfusion.heads.separation import SeparationConfig
 from mmfusion.metrics.resampled import caption_statistic, label_statistic
+from mmfusion.metrics.separated import separation_statistic
 from mmfusion.metrics.significance import Statistic, average, bootstrap_interval, paired_bootstrap
 from mmfusion.report.comparison import ComparisonConfig, FigureConfig, Job
+from mmfusion.report.search import draw_key
 from mmfusion.training.run import Run
 from mmfusion.types import InputError
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one row, unscaled. `low` and `high` bound it over clips; `p` is None for the reference itself."""
+    """One figure of one row, unscaled; no `values` where the row has no such head.
+
+    `low` and `high` bound it over clips; `p` is None for the reference itself.
+    """
 
     values: tuple[float, ...]
     low: float | None = None
@@ -35,7 +41,8 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values))
+        """NaN without values."""
+        return float(np.mean(self.values)) if self.values else float("nan")
 
     @property
     def sd(self) -> float | None:
@@ -99,7 +106,18 @@ def make_table(comparison: ComparisonConfig, jobs: Sequence[Job]) -> Table:
         title = (settings.title or key) + (" (legacy split)" if own[0].run.config.data.legacy_split else "")
         rows.append(TableRow(key, title, cells, facts[0]["num_parameters"], cost, len(own)))
     clips = {result.job.fold: result.metrics["num_clips"] for result in results}
-    return Table(comparison, tuple(rows), tuple(references), sum(clips.values()), _provenance(results))
+    ranked = _ranked(rows, comparison)
+    return Table(comparison, ranked, tuple(references), sum(clips.values()), _provenance(results))
+
+
+def _ranked(rows: Sequence[TableRow], comparison: ComparisonConfig) -> tuple[TableRow, ...]:
+    """The rows in the comparison's order, those of a random search last and the best of them first."""
+    if comparison.search is None:
+        return tuple(rows)
+    drawn = {draw_key(comparison.search, number) for number in range(comparison.search.num_draws)}
+    sign = 1 if comparison.figures[0].lowest_wins else -1
+    best_first = sorted((row for row in rows if row.key in drawn), key=lambda row: sign * row.cells[0].mean)
+    return (*(row for row in rows if row.key not in drawn), *best_first)
 
 
 def _provenance(results: Sequence[Result]) -> dict[str, Any]:
@@ -134,15 +152,19 @@ def _check_alike(results: Sequence[Result]) -> None:
 
 def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequence[Result]
             ) -> tuple[dict[str, Cell], str | None]:  # fmt: skip
+    head = figure.name.partition(".")[0]
+    having = [result for result in results if head in result.run.config.model.heads]
     values = {
-        row: tuple(_figure(result, figure.name) for result in results if result.job.row == row)
+        row: tuple(_figure(result, figure.name) for result in having if result.job.row == row)
         for row in comparison.rows
     }
-    reference = max(comparison.reference, key=lambda row: float(np.mean(values[row])), default=None)
+    cells = {row: Cell(given) for row, given in values.items()}
     if not figure.significance:
-        return {row: Cell(given) for row, given in values.items()}, None
-    statistics = {row: _pooled([r for r in results if r.job.row == row], figure.name) for row in comparison.rows}
-    cells = {}
+        return cells, None
+    better = min if figure.lowest_wins else max
+    known = [row for row in comparison.reference if values[row]]
+    reference = better(known, key=lambda row: cells[row].mean) if known else None
+    statistics = {row: _pooled([r for r in having if r.job.row == row], figure.name) for row in values if values[row]}
     for row, statistic in statistics.items():
         interval = bootstrap_interval(statistic, num_samples=comparison.num_resamples)
         difference = p = None
@@ -181,11 +203,19 @@ def _statistic(result: Result, name: str) -> Statistic:
     head, _, metric = name.partition(".")
     split = result.metrics["split"]
     config = result.run.config.model.heads.get(head)
+    if isinstance(config, SeparationConfig):
+        rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
+        clips = [[source["clip"] for source in row["truth"]["sources"]] for row in rows]
+        return separation_statistic(metric, [row[head] for row in rows], clips)
     if not isinstance(config, LabelsConfig):
-        per_clip = result.metrics[head]["per_clip"]
+        per_clip = result.metrics[head].get("per_clip")
+        if per_clip is None:
+            raise InputError(
+                f"{result.run.folder}: {name} has no value a clip to draw from; set its significance to false"
+            )
         return caption_statistic(metric, per_clip, list(per_clip))
     labels = result.run.labels()
     rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
     reference, known = label_truth(rows, labels)
-    chances = np.array([[row[head][label] for label in labels] for row in rows])
-    return label_statistic(metric, reference, chances, known, config.target)  # type: ignore[arg-type]
+    chances, levels = chances_of(rows, head, labels), levels_of(result.run.thresholds(), head, labels)
+    return label_statistic(metric, reference, chances, known, config.scored_as, levels)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def as_csv(table: Table) -> str:
     )
     for row in table.rows:
         for cell, figure in zip(row.cells, table.comparison.figures, strict=True):
-            numbers = (cell.mean, cell.sd, cell.low, cell.high, cell.difference, cell.p)
+            numbers = (cell.mean if cell.values else None, cell.sd, cell.low, cell.high, cell.difference, cell.p)
             rounded = ["" if number is None else f"{number:.6g}" for number in numbers]
             writer.writerow((row.key, figure.name, *rounded, row.num_runs, row.num_parameters, f"{row.training_s:.1f}"))
     return out.getvalue()
@@ -91,6 +91,8 @@ def header(figure: FigureConfig) -> str:
 
 
 def _cell(cell: Cell, figure: FigureConfig) -> str:
+    if not cell.values:
+        return "-"
     text = show_value(cell.mean, figure)
     if cell.sd is not None:
         text += f" ± {show_value(cell.sd, figure)}"

@@ -26,7 +26,7 @@ def extract_frozen(model: FusionModel, material: Material, run: Run, accelerator
     weights, is not computed again. InputError when augmentation would make the steps differ from epoch to epoch.
     """
     config = run.config
-    if config.data.augment.is_on:
+    if config.data.augment.is_on or config.data.augment.blend.is_on:
         where = run.folder / "config.yaml"
         raise InputError(f"{where}: training.cache_frozen: augmented clips have other steps in every epoch")
     cache = material.cache

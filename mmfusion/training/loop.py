@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather_object, set_seed
 from tqdm import tqdm
 
-from mmfusion.data.sampler import EpochSampler
+from mmfusion.data.sampler import EpochSampler, class_pools
 from mmfusion.training.allocation import keep_freed_memory
 from mmfusion.training.checkpoint import (
     Progress,
@@ -34,6 +34,7 @@ from mmfusion.training.parts import load_parts, load_start, tune_mixes
 from mmfusion.training.provenance import provenance
 from mmfusion.training.run import RESULTS, Run, RunConfig
 from mmfusion.training.setup import open_material
+from mmfusion.training.thresholds import tune_run
 from mmfusion.training.validate import figure_of, is_better, validate
 from mmfusion.types import Batch, InputError
 
@@ -65,7 +66,8 @@ class Trainer:
         self.quiet = quiet or not accelerator.is_main_process
         self.material = open_material(run, accelerator, quiet)
         self.clips = self.material.clips(self.config.data.train_split)
-        if self.settings.select is not None:
+        self.pools = class_pools(self.clips) if self.settings.sampling == "balanced" else None
+        if self.settings.select is not None or self.config.tuned_heads:
             self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
         model = self.material.build_model(run)
@@ -127,7 +129,7 @@ class Trainer:
                 moved = batch.to(self.accelerator.device)
                 outputs = self.model(moved)
                 total, parts = plain.loss(outputs, moved.targets)  # type: ignore[operator]
-                self._count({"loss": total, **{f"{name}.loss": part for name, part in parts.items()}})
+                self._count({"loss": total, **parts})
                 if total.requires_grad:  # a model that is frozen altogether has nothing to learn
                     self.accelerator.backward(total / len(batches))
         if self.settings.clip_norm is not None:
@@ -201,6 +203,7 @@ class Trainer:
         if self.progress.best is None:
             self._keep_weights()
         tune_mixes(self.run, self.material, self.accelerator, self.quiet)
+        tune_run(self.run, self.material, self.accelerator, self.quiet)
         if self.accelerator.is_main_process:
             self.run.forget(*RESULTS)
             self.run.write_json("provenance.json", provenance(self.run, self.material, self.state.model, self.progress))
@@ -227,7 +230,7 @@ class Trainer:
     def _batches(self, epoch: int, start: int) -> list[list[int]]:
         sampler = EpochSampler(
             len(self.clips), self.settings.batch_size, self.config.seed, epoch=epoch, start_batch=start,
-            rank=self.accelerator.process_index, world=self.accelerator.num_processes,
+            rank=self.accelerator.process_index, world=self.accelerator.num_processes, pools=self.pools,
         )  # fmt: skip
         return list(sampler)
 

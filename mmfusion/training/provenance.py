@@ -88,11 +88,15 @@ def coverage(run: Run, material: Material) -> str | None:
 
 
 def commit() -> str | None:
-    """The git commit of the code, with "+changes" when files differ from it; None outside a checkout."""
+    """The git commit of the code, with "+changes" when files differ from it; None outside a checkout.
+
+    Texts (docs/, *.md) change no number, and a published table must not make the next one look changed.
+    """
     here = Path(__file__).resolve().parent
     try:
         head = _git(here, "rev-parse", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+        texts = (":(top,exclude)docs", ":(top,exclude,glob)**/*.md")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":(top)", *texts)
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+changes" if changed else "")

@@ -5,9 +5,12 @@ runs/<name>/seed<k>/
     provenance.json     git commit, package versions, hashes of the data, hardware, parameters, training time
     labels.json         class names in the model's order
     vocabulary.json     words in the model's order (only when a head says words)
+    left_out.json       clips that no mixture is made of, by reason (only with `data.mixture`)
     metrics.csv         every figure of the training, one row an update or epoch; tensorboard/ holds the same
     checkpoint-<n>.<e>/ the state after n updates, in epoch e, to resume from
     weights.safetensors the weights to use: the best ones by `training.select`, else the last
+    thresholds.json     {label head: {class: probability}} from which a class is decided, where tuned on validation;
+                        "activity" has those of single seconds
     predictions.<split>.jsonl, metrics.<split>.json     written by `evaluate`
 """
 
@@ -20,13 +23,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, save, to_tree
-from mmfusion.data.inputs import DataConfig
+from mmfusion.data.inputs import DataConfig, WaveformInput
+from mmfusion.data.sampler import Sampling
+from mmfusion.data.windows import WindowsConfig
+from mmfusion.encoders.build import SpectralConfig
+from mmfusion.heads.caption import CaptionConfig
+from mmfusion.heads.labels import LabelsConfig
+from mmfusion.heads.separation import MaskConfig, SeparationConfig
 from mmfusion.language.causal import TokenVocabulary, load_tokenizer
 from mmfusion.language.search import BeamConfig, SearchConfig
 from mmfusion.language.vocab import Vocabulary
@@ -43,6 +52,7 @@ HARMLESS = (
 
 # What is computed from a run's weights, and so belongs to no other weights.
 RESULTS = ("metrics.*.json", "predictions.*.jsonl", "grounding.json", "grounding.*.json")
+THRESHOLDS = "thresholds.json"
 
 
 @configclass
@@ -82,6 +92,8 @@ class TrainingConfig:
     batch_size: int = Field(default=32, ge=1)
     accumulate: int = Field(default=1, ge=1)
     """batches whose gradients are summed into one update"""
+    sampling: Sampling = "shuffled"
+    """shuffled: every clip once an epoch; balanced: every class equally often, rare ones again and again"""
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = Field(default=5.0, gt=0)
@@ -123,6 +135,8 @@ class RunConfig:
     model: ModelConfig
     vocabulary: VocabularyConfig = VocabularyConfig()
     search: SearchConfig = Field(default_factory=BeamConfig)
+    windows: WindowsConfig | None = None
+    """evaluate and predict long clips in windows (label heads only); null sees the first `data.max_duration_s`"""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -132,16 +146,62 @@ class RunConfig:
             if source not in self.data.inputs:
                 known = ", ".join(self.data.inputs)
                 raise ValueError(f"model.encoders.{name} reads the input {source!r}, and data.inputs has {known}")
+        _check_sounds(self.data, self.model)
         if self.training.patience is not None and self.training.select is None:
             raise ValueError("training.patience needs training.select, the figure that has to get better")
+        speaks = any(isinstance(head, CaptionConfig) for head in self.model.heads.values())
+        if speaks and self.data.augment.blend.is_on:
+            raise ValueError(
+                "data.augment.blend mixes clips, and a caption head would hear what its caption leaves out"
+            )
+        if speaks and self.windows is not None:
+            raise ValueError("windows are for label heads: the sentences of windows are no sentence about the clip")
         source = getattr(self.model.language, "source", "run")
         if source == "transformers" and self.vocabulary.tokenizer is None:
             raise ValueError("model.language.source: transformers needs vocabulary.tokenizer, the tokens to be said")
         return self
 
+    @model_validator(mode="after")
+    def _mixtures_fit(self) -> Any:
+        if self.data.mixture is None:
+            return self
+        for name, head in self.model.heads.items():
+            if head.kind == "caption" or getattr(head, "target", None) == "single":
+                raise ValueError(f"model.heads.{name}: a mixture (data.mixture) has several classes and no captions")
+        if self.windows is not None:
+            raise ValueError("windows: mixtures (data.mixture) are made as long as they are asked for")
+        if self.training.sampling == "balanced":
+            raise ValueError("training.sampling: the classes of mixtures (data.mixture) are drawn uniformly already")
+        if self.training.cache_frozen:
+            raise ValueError("training.cache_frozen: mixtures (data.mixture) are other ones in every epoch")
+        return self
+
+    @property
+    def tuned_heads(self) -> list[str]:
+        """The label heads whose thresholds are tuned on validation."""
+        heads = self.model.heads.items()
+        return [name for name, head in heads if isinstance(head, LabelsConfig) and head.thresholds == "tuned"]
+
     @property
     def folder(self) -> Path:
         return Path(self.runs) / self.name / f"seed{self.seed}"
+
+
+def _check_sounds(data: DataConfig, model: ModelConfig) -> None:
+    """What separates, and what takes spectra, reads a sound, at the sample rate that it is set to. ValueError."""
+    heads = {name: head for name, head in model.heads.items() if isinstance(head, SeparationConfig)}
+    encoders = {name: own for name, own in model.encoders.items() if isinstance(own, SpectralConfig)}
+    read = {f"heads.{name}.input": head.input for name, head in heads.items()}
+    read |= {f"encoders.{name}.input": encoder.input or name for name, encoder in encoders.items()}
+    for where, source in read.items():
+        if not isinstance(data.inputs.get(source), WaveformInput):
+            raise ValueError(f"model.{where}: {source!r} is no sound among data.inputs")
+    stfts = [(f"heads.{name}", head.input, head.stft) for name, head in heads.items() if isinstance(head, MaskConfig)]
+    stfts += [(f"encoders.{name}.spectra", own.input or name, own.spectra.stft) for name, own in encoders.items()]
+    for where, source, stft in stfts:
+        rate = cast(WaveformInput, data.inputs[source]).sample_rate_hz
+        if rate != stft.sample_rate_hz:
+            raise ValueError(f"model.{where}.stft.sample_rate_hz is {stft.sample_rate_hz}, and {source!r} is at {rate}")
 
 
 @dataclass(frozen=True)
@@ -164,7 +224,7 @@ class Run:
         # Nothing was trained here yet: what an attempt with other settings left behind must not decide anything.
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, config)
-        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", *RESULTS)
+        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", THRESHOLDS, *RESULTS)
         part = folder / f"config.yaml.part{os.getpid()}"
         save(config, part)
         os.replace(part, path)
@@ -209,6 +269,10 @@ class Run:
     def vocabulary(self) -> Vocabulary | None:
         path = self.folder / "vocabulary.json"
         return self.config.vocabulary.load(path) if path.exists() else None
+
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """{label head: {class: probability}} as tuned on validation, {} where none are; InputError without the file."""
+        return self.read_json(THRESHOLDS) if self.config.tuned_heads else {}
 
     def scored(self, split: str) -> bool:
         """True when all figures of a split are there; False where a scorer failed half-way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,14 @@ from torch.utils.data import DataLoader
 from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, collate, gather_facts
+from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
+from mmfusion.data.mix_clips import MixtureDataset, Mixtures
+from mmfusion.data.mix_gather import decoded_manifest
+from mmfusion.data.mix_pool import in_words
+from mmfusion.data.reading import ClipReader
+from mmfusion.data.scaling import gather_scaling
+from mmfusion.data.windows import WindowReader, WindowsConfig
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.vocab import Vocabulary
@@ -25,31 +32,54 @@ from mmfusion.types import Batch, Clip, Facts, InputError
 
 @dataclass(frozen=True)
 class Material:
-    """The opened data of a run."""
+    """The opened data of a run. With `mixtures`, the clips of the manifest are mixtures of those in the cache."""
 
     manifest: Manifest
     cache: ClipCache
     facts: Facts
     vocabulary: Vocabulary | None
+    mixtures: Mixtures | None = None
 
     def clips(self, split: str) -> tuple[Clip, ...]:
         """The readable clips of a split; InputError when there are none."""
-        clips = self.cache.usable(self.manifest.split(split))
+        found = self.manifest.split(split)
+        clips = self.cache.usable(found) if self.mixtures is None else found
         if not clips:
             known = ", ".join(self.manifest.splits)
             raise InputError(f"{self.manifest.path}: split {split!r} has no readable clip (splits here: {known})")
         return clips
 
-    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool) -> ClipDataset:
+    def in_windows(self, split: str, data: DataConfig, windows: WindowsConfig, quiet: bool = True
+                   ) -> tuple[tuple[Clip, ...], WindowReader]:  # fmt: skip
+        """The readable clips of a split, decoded whole, and what reads their windows. InputError without any clip."""
+        manifest = Manifest(self.manifest.path, self.manifest.split(split))
+        data = replace(data, max_duration_s=windows.max_duration_s)
+        report = build_cache(manifest, data, progress=not quiet)
+        if not quiet:
+            print("\n".join(report.lines()))
+        cache = ClipCache(manifest, data, report.wanted)
+        clips = cache.usable(manifest.clips)
+        if not clips:
+            raise InputError(f"{manifest.path}: split {split!r} has no readable clip")
+        return clips, WindowReader(cache, clips, windows)
+
+    def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool, reader: ClipReader | None = None
+                ) -> ClipDataset | MixtureDataset:  # fmt: skip
         encode = None
         if self.vocabulary is not None:
             encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)
-        return ClipDataset(clips, self.cache, self.facts, encode, config.data, training=training, seed=config.seed)
+        scaling = gather_scaling(self.cache, config.data)
+        plain = ClipDataset(clips, reader or self.cache, self.facts, encode, config.data, training=training,
+                            seed=config.seed, scaling=scaling)  # fmt: skip
+        return plain if self.mixtures is None else MixtureDataset(plain, self.mixtures)
 
     def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
-               epoch: int = 0) -> Iterable[Batch]:  # fmt: skip
-        """Batches of the clips at the given indices, in that order, whatever the number of loader workers."""
-        dataset = self.dataset(clips, config, training)
+               epoch: int = 0, reader: ClipReader | None = None) -> Iterable[Batch]:  # fmt: skip
+        """Batches of the clips at the given indices, in that order, whatever the number of loader workers.
+
+        They are read from the run's cache, or by another reader.
+        """
+        dataset = self.dataset(clips, config, training, reader)
         dataset.set_epoch(epoch)
         # A generator of its own keeps the loader from drawing on (and so moving) the random state of the training.
         loader = DataLoader(
@@ -87,16 +117,25 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     manifest = read_manifest(Path(config.data.manifest))
     check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
     check_labels(run, manifest)
+    manifest, left_out = decoded_manifest(manifest, config.data)
+    shown = accelerator.is_main_process and not quiet
     with accelerator.main_process_first():
-        report = build_cache(manifest, config.data, progress=not quiet and accelerator.is_main_process)
+        report = build_cache(manifest, config.data, progress=shown)
         vocabulary = _vocabulary(run, manifest)
         if not (run.folder / "labels.json").exists() and not run.weights.exists():
             run.write_json("labels.json", list(manifest.label_names()))
-    if accelerator.is_main_process and not quiet:
-        print("\n".join(report.lines()))
     cache = ClipCache(manifest, config.data, report.wanted)
+    mixtures = None
+    if config.data.mixture is not None:
+        mixtures = Mixtures(manifest, cache, config.data, progress=shown)
+        manifest, left_out = mixtures.manifest(), {**left_out, **mixtures.left_out}
+    if shown:
+        print("\n".join([*report.lines(), *in_words(left_out)]))
+    if accelerator.is_main_process and left_out:
+        run.write_json("left_out.json", left_out)
     words = vocabulary.words if vocabulary else ()
-    return Material(manifest, cache, gather_facts(cache, run.labels(), words), vocabulary)
+    facts = gather_facts(cache, run.labels(), words, config.data.num_sources)
+    return Material(manifest, cache, facts, vocabulary, mixtures)
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from mmfusion.evaluate import predict_clips, score_captions, score_labels
+from mmfusion.evaluate import predict_clips, score_captions, score_events, score_labels
+from mmfusion.separated import score_sources
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material
 from mmfusion.types import InputError
@@ -27,8 +28,9 @@ def validate(model: Any, material: Material, run: Run, accelerator: Accelerator)
     rows, losses = predict_clips(model, material, clips, run, accelerator, search)
     figures: list[dict[str, float]] = [{}]
     if accelerator.is_main_process:
-        scores = flatten({**score_labels(rows, run, material.facts.labels), **score_captions(rows, run)})
-        figures = [{**{name if name == "loss" else f"{name}.loss": value for name, value in losses.items()}, **scores}]
+        labels = material.facts.labels
+        scored = {**score_labels(rows, run, labels), **score_events(rows, labels), **score_sources(rows, config)}
+        figures = [{**losses, **flatten({**scored, **score_captions(rows, run)})}]
     broadcast_object_list(figures)
     return figures[0]
 
@@ -37,7 +39,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of a nest of dicts under dotted names; lists, texts and per-class tables are left out."""
     flat: dict[str, float] = {}
     for key, value in tree.items():
-        if isinstance(value, dict) and key not in ("per_class", "per_clip"):
+        if isinstance(value, dict) and key not in ("per_class", "per_clip", "per_label"):
             flat.update(flatten(value, f"{prefix}{key}."))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             flat[f"{prefix}{key}"] = float(value)

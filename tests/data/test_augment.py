@@ -12,9 +12,9 @@ from mmfusion.data.augment import (
     crop_frames,
     drop_modalities,
     generator,
-    shift,
 )
 from mmfusion.data.raw import Raw
+from mmfusion.data.retiming import Retiming, shift
 
 ALL = AugmentConfig(crop=0.3, flip=0.5, shift_s=0.6, gain_db=(-6.0, 6.0), noise_snr_db=(10.0, 30.0))
 
@@ -38,8 +38,8 @@ def read_only(inputs: dict[str, Raw]) -> dict[str, Raw]:
 def test_the_same_draw_gives_the_same_clip_and_others_differ() -> None:
     draws = {}
     for seed, epoch, name in ((0, 0, "a"), (0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b")):
-        changed, shift_s = augment(read_only(clip()), ALL, generator(seed, epoch, name, "augment"))
-        content = tuple(raw.data.tobytes() for raw in changed.values()), shift_s
+        changed, moved = augment(read_only(clip()), ALL, generator(seed, epoch, name, "augment"))
+        content = tuple(raw.data.tobytes() for raw in changed.values()), moved
         assert draws.setdefault((seed, epoch, name), content) == content
     assert len(set(draws.values())) == 4
 
@@ -51,8 +51,8 @@ def test_generators_depend_on_nothing_else() -> None:
 
 def test_off_changes_nothing() -> None:
     inputs = clip()
-    changed, shift_s = augment(inputs, AugmentConfig(), generator(0, 0, "a", "augment"))
-    assert shift_s == 0.0
+    changed, moved = augment(inputs, AugmentConfig(), generator(0, 0, "a", "augment"))
+    assert moved == Retiming()
     assert all(np.array_equal(raw.data, inputs[name].data) for name, raw in changed.items())
 
 
@@ -63,7 +63,8 @@ def test_a_shift_keeps_all_inputs_in_step(seed: int) -> None:
     for raw in marks.values():  # each step holds the time at which it begins
         times = np.arange(1, len(raw.mask) + 1) / raw.rate
         raw.data[:] = (times * 50).reshape((-1,) + (1,) * (raw.data.ndim - 1)).astype(raw.data.dtype)
-    moved, shift_s = augment(marks, AugmentConfig(shift_s=1.0), generator(seed, 0, "a", "augment"))
+    moved, clock = augment(marks, AugmentConfig(shift_s=1.0), generator(seed, 0, "a", "augment"))
+    shift_s = clock.shift_s
     assert abs(shift_s) <= 1.0
     assert shift_s * 2 == round(shift_s * 2)
     for name, raw in moved.items():
@@ -82,8 +83,8 @@ def test_a_shift_keeps_all_inputs_in_step(seed: int) -> None:
 def test_a_still_picture_is_not_shifted() -> None:
     still = Raw(np.full((1, 3, 4, 4), 7, np.uint8), np.ones(1, bool), 0.5)
     sound = clip()["audio"]
-    moved, shift_s = augment({"video": still, "audio": sound}, AugmentConfig(shift_s=0.5), generator(1, 0, "a", "x"))
-    assert shift_s != 0.0
+    moved, clock = augment({"video": still, "audio": sound}, AugmentConfig(shift_s=0.5), generator(1, 0, "a", "x"))
+    assert clock.shift_s != 0.0
     assert moved["video"].mask.all()
     assert moved["video"].data.min() == 7
     assert shift(sound, 100.0).mask.sum() == 0

@@ -70,6 +70,20 @@ def test_esc50_names_what_is_missing(tmp_path: Path) -> None:
     assert cut.remarks["are in several of the official folds"] == ("recording 1",)
 
 
+def test_the_fold_before_the_test_fold_may_validate(tmp_path: Path) -> None:
+    rows = [{"filename": f"{fold}-1-A-0.wav", "fold": fold, "category": "dog", "esc10": True, "src_file": fold}
+            for fold in range(1, 6)]  # fmt: skip
+    write_table(tmp_path / "meta" / "esc50.csv", rows)
+    for row in rows:
+        touch(tmp_path / "audio" / str(row["filename"]))
+    prepare_set("esc50", tmp_path, tmp_path / "out", settings("esc50", ["validate=before"]))
+    for test, val in ((5, 4), (1, 5)):
+        splits = {
+            clip.id[0]: clip.split for clip in clips_of(tmp_path / "out" / f"fold-{test}" / "manifest.jsonl").values()
+        }
+        assert splits == {str(fold): {test: "test", val: "val"}.get(fold, "train") for fold in range(1, 6)}
+
+
 def test_urbansound8k_has_ten_folds_and_counts_what_is_missing(shared_data: Path, tmp_path: Path) -> None:
     made = prepare_set("urbansound8k", shared_data / "urbansound8k_samples", tmp_path, settings("urbansound8k", ()))
     assert len(made.remarks["files of the table that are missing"]) == 8722

@@ -16,6 +16,7 @@ from mmfusion.data.dataset import ClipDataset, collate, gather_facts
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.reading import MediaReader
+from mmfusion.data.retiming import Retiming
 from mmfusion.data.sampler import EpochSampler
 from mmfusion.types import Batch, Clip, Facts, InputError, Source
 
@@ -203,7 +204,7 @@ def test_activity_follows_the_shift(open_set: Callable[..., ClipDataset], manife
     clip = replace(manifest.clips[2], sources=(Source("bell", 1.25, 1.5),))
     dataset = open_set(clips=[clip])
     for shift_s, expected in ((0.0, [0, 1, 0]), (1.0, [0, 0, 1]), (-1.0, [1, 0, 0]), (-2.0, [0, 0, 0])):
-        rows = dataset._activity(clip, 2.5, shift_s)
+        rows = dataset._activity(clip, 2.5, Retiming(shift_s=shift_s))
         assert rows is not None
         assert rows[:, 0].tolist() == expected
     assert config.max_duration_s == dataset.config.max_duration_s

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from mmfusion.data.sampler import EpochSampler
-from mmfusion.types import InputError
+from mmfusion.data.sampler import EpochSampler, balanced_order, class_pools
+from mmfusion.types import Clip, InputError
 
 sizes = st.integers(1, 60), st.integers(1, 9), st.integers(1, 4), st.integers(0, 3)
 
@@ -65,3 +68,38 @@ def test_a_loader_with_processes_keeps_the_order() -> None:
     loader = DataLoader(list(range(23)), batch_sampler=sampler, num_workers=2, collate_fn=list)  # type: ignore[arg-type]
     assert list(loader) == list(sampler)
     assert len(loader) == len(sampler)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 80), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_balanced_classes_have_equal_turns(sizes: list[int], num_clips: int, epoch: int) -> None:
+    edges = np.cumsum([0, *sizes])
+    pools = [np.arange(first, last) for first, last in itertools.pairwise(edges)]
+    order = balanced_order(pools, num_clips, 3, epoch)
+    assert len(order) == num_clips
+    counts = [np.isin(order, pool).sum() for pool in pools]
+    assert max(counts) - min(counts) <= 1
+    for pool in pools:  # nothing is shown again before all of its class has been shown
+        shown = np.bincount(order[np.isin(order, pool)], minlength=edges[-1])[pool]
+        assert shown.max() - shown.min() <= 1
+    assert np.array_equal(order, balanced_order(pools, num_clips, 3, epoch))
+
+
+def test_the_classes_of_clips() -> None:
+    def clip(name: str, **known) -> Clip:
+        return Clip(name, {"audio": "x.wav"}, "train", name, **known)
+
+    clips = [
+        clip("a", labels=("bell",)), clip("b", labels=("bell", "siren")), clip("c", relevances={"siren": 0.9}),
+        clip("d", relevances={"bell": 0.2}), clip("e", labels=()),
+    ]  # fmt: skip
+    found = sorted(pool.tolist() for pool in class_pools(clips))
+    assert found == [[0, 1], [1, 2], [3, 4]]
+
+
+def test_ranks_share_a_balanced_epoch() -> None:
+    pools = [np.arange(9), np.array([9])]
+    ranks = [list(EpochSampler(10, 3, 1, rank=rank, world=2, pools=pools)) for rank in range(2)]
+    drawn = [clip for batches in ranks for batch in batches for clip in batch]
+    assert sorted(drawn) == sorted(balanced_order(pools, 10, 1, 0).tolist())
+    assert drawn.count(9) == 5

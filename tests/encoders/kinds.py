@@ -17,10 +17,16 @@ SMALL_MEL = {"num_mels": 32}
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectrogram_cnn": {"kind": "spectrogram_cnn", "rate": 4.0, "width": 10, "channels": [4, 6, 8]},
     "spectrogram_cnn_odd": {"kind": "spectrogram_cnn", "rate": 16.0, "width": 10, "logmel": {"normalize": "clip"}},
+    "tagging_cnn": {"kind": "tagging_cnn", "width": 10, "stem": 6, "channels": [8, 8, 8, 10]},
     "torchvision_audio": {"kind": "torchvision_audio", "model": "resnet18", "logmel": SMALL_MEL},
     "torchvision_audio_wide": {"kind": "torchvision_audio", "model": "squeezenet1_1", "window_s": 1.0, "size_px": 32},
     "ast": {"kind": "transformers_audio", "rate": 5.0},
     "wav2vec2": {"kind": "transformers_audio", "rate": 4.0},
+    "stft": {"kind": "stft"},
+    "stft_phase": {"kind": "stft", "spectra": {"phase": True}},
+    "dense_cnn": {"kind": "dense_cnn", "width": 12, "blocks": 4, "cycle": 2},
+    "unet": {"kind": "unet", "channels": [4, 6, 8], "maps": 2},
+    "unet_phase": {"kind": "unet", "channels": [4, 6], "maps": 1, "spectra": {"phase": True}},
     "frame_cnn": {"kind": "frame_cnn", "width": 12},
     "frame_cnn_motion": {"kind": "frame_cnn", "width": 12, "channels": [4, 8], "motion": True},
     "torchvision_video": {"kind": "torchvision_video", "model": "resnet18"},
@@ -31,7 +37,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "precomputed": {"kind": "precomputed"},
     "precomputed_projected": {"kind": "precomputed", "width": 7, "norm": True},
 }
-AUDIO = ["spectrogram_cnn", "spectrogram_cnn_odd", "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2"]
+# A step of these sees `encoder.reach` steps to either side of its own, and nothing beyond.
+WIDE = ["stft", "stft_phase", "dense_cnn", "unet", "unet_phase"]
+AUDIO = [
+    "spectrogram_cnn", "spectrogram_cnn_odd", "tagging_cnn",
+    "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2", *WIDE,
+]  # fmt: skip
 FEATURES = ["precomputed", "precomputed_projected"]
 VIDEO = [name for name in SETTINGS if name not in AUDIO + FEATURES]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kinds import AUDIO, FRAME_RATE, SETTINGS, VIDEO, make, make_raw
+from kinds import AUDIO, FRAME_RATE, SETTINGS, VIDEO, WIDE, make, make_raw
 
 from mmfusion.types import Stream
 
@@ -128,7 +128,7 @@ def test_frozen_stays_in_evaluation(name: str, folder: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
-@pytest.mark.parametrize("name", AUDIO)
+@pytest.mark.parametrize("name", [name for name in AUDIO if name not in WIDE])
 @pytest.mark.parametrize("seed", range(3))
 @torch.no_grad()
 def test_click_lands_on_its_step(name: str, seed: int, folder: Path) -> None:
@@ -137,6 +137,18 @@ def test_click_lands_on_its_step(name: str, seed: int, folder: Path) -> None:
     quiet = make_raw(name, [4.0], seed=seed)
     quiet = quiet.with_data(quiet.data * 0.01)
     assert reaction(encoder, quiet, clicked(quiet, 3.0)) == int(3.0 * encoder.rate)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", WIDE)
+@torch.no_grad()
+def test_click_shows_within_reach_of_its_step(name: str, folder: Path) -> None:
+    encoder = make(name, folder)
+    quiet = make_raw(name, [4.0])
+    quiet = quiet.with_data(quiet.data * 0.01)
+    change = (encoder(quiet.with_data(clicked(quiet, 3.0))).data - encoder(quiet).data)[0].norm(dim=-1)
+    at, reach = int(3.0 * encoder.rate), encoder.reach  # type: ignore[operator]
+    assert change[at] > 0.1 * change.max()
+    assert not change[: at - reach].any() and not change[at + reach + 1 :].any()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", VIDEO)

@@ -33,8 +33,9 @@ def make_head(**settings):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_what_lies_under_a_false_mask_changes_nothing(pooling):
-    head, stream = make_head(pooling=pooling, hidden=5, per_second=True), make_stream()
+@pytest.mark.parametrize("per_class", [False, True])
+def test_what_lies_under_a_false_mask_changes_nothing(pooling, per_class):
+    head, stream = make_head(pooling=pooling, hidden=5, per_second=True, per_class=per_class), make_stream()
     filled = stream.with_data(torch.where(stream.mask[..., None], stream.data, torch.nan))
     longer = Stream(torch.cat([filled.data, filled.data], 1), torch.cat([stream.mask, stream.mask & False], 1), 2.0)
     expected = head(stream, Targets())
@@ -77,7 +78,7 @@ def test_multi_label_loss_is_the_mean_over_known_cells():
     torch.testing.assert_close(head.loss(output, Targets(labels=unknown, label_mask=mask)), some)
 
 
-@pytest.mark.parametrize("target", ["multi", "single"])
+@pytest.mark.parametrize("target", ["multi", "single", "relevance"])
 def test_nothing_known_is_a_zero_loss_that_can_be_differentiated(target):
     head = make_head(target=target)
     for targets in (Targets(), Targets(labels=torch.ones(3, CLASSES), label_mask=torch.zeros(3, CLASSES).bool())):
@@ -95,6 +96,57 @@ def test_single_label_loss_leaves_out_unlabelled_clips():
     expected = cross_entropy(output.logits[[0, 2]], torch.tensor([2, 1]), torch.tensor([1.0, 2, 3, 4]))
     assert output.family == "categorical"
     torch.testing.assert_close(head.loss(output, targets), expected)
+
+
+def test_relevance_loss_is_the_squared_error_over_known_cells():
+    head = make_head(target="relevance")
+    generator = torch.Generator().manual_seed(4)
+    mask = torch.rand(3, CLASSES, generator=generator) < 0.5
+    relevances = torch.rand(3, CLASSES, generator=generator)
+    output = head(make_stream(), Targets())
+    expected = (output.logits.sigmoid() - relevances)[mask].square().mean()
+    for fill in (0.5, torch.nan, 7.0):  # whatever stands in a cell that nobody rated
+        given = Targets(labels=relevances.masked_fill(~mask, fill), label_mask=mask)
+        torch.testing.assert_close(head.loss(output, given), expected)
+    assert output.family == "bernoulli"
+    with pytest.raises(InputError, match="label_smoothing"):
+        validate(LabelsConfig, {"target": "relevance", "label_smoothing": 0.1}, "x.yaml")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_mixed_clips_are_learnt_as_shares(smoothing):
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    head = make_head(target="single", label_smoothing=smoothing, class_weights=tuple(weights.tolist()))
+    shares = torch.tensor([[0.3, 0.7, 0, 0], [0, 0, 1, 0], [0.5, 0, 0, 0.5]])
+    output = head(make_stream(), Targets())
+    mixed = head.loss(output, Targets(labels=shares))
+    by_hand = cross_entropy(output.logits, shares, weights, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(mixed, by_hand / (shares @ weights).sum())
+    # One class a clip: the loss of plain indices.
+    plain = Targets(labels=torch.eye(CLASSES)[[2, 0, 3]])
+    expected = cross_entropy(output.logits, torch.tensor([2, 0, 3]), weights, label_smoothing=smoothing)
+    torch.testing.assert_close(head.loss(output, plain), expected)
+
+
+def test_per_class_networks_see_nothing_of_one_another():
+    torch.manual_seed(0)
+    head = LabelHead(LabelsConfig(hidden=5, per_class=True), WIDTH, CLASSES)
+    stream = make_stream((5, 3, 4))
+    logits = head(stream).logits
+    assert logits.shape == (3, CLASSES)
+    logits[:, 2].sum().backward()
+    for parameter in head.classify.parameters():
+        assert parameter.shape[0] == CLASSES
+        assert parameter.grad[2].any() and not parameter.grad[[0, 1, 3]].any()
+    # One product for all classes equals a loop over them.
+    first, last = head.classify[2], head.classify[5]
+    pooled = head.pool(stream)
+    for label in range(CLASSES):
+        hidden = (pooled @ first.weight[label] + first.bias[label]).relu()
+        torch.testing.assert_close(logits[:, label], (hidden @ last.weight[label] + last.bias[label])[:, 0])
+    assert head(stream).logits.shape == LabelHead(LabelsConfig(), WIDTH, CLASSES)(stream).logits.shape
+    with pytest.raises(InputError, match="per_class needs hidden"):
+        validate(LabelsConfig, {"per_class": True}, "x.yaml")
 
 
 def test_class_weights_weigh_cells_and_must_fit():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
-from mmfusion.metrics.labels import d_prime, label_metrics
+from mmfusion.metrics.labels import d_prime, equal_error_rate, label_metrics
 from mmfusion.types import InputError
 
 NAMES = ("bell", "dog", "rain")
@@ -71,6 +71,10 @@ def test_unknown_entries_count_nowhere(seed: int) -> None:
         assert figures["average_precision"] == pytest.approx(average_precision_score(kept_truth, kept_scores))
         assert figures["roc_auc"] == pytest.approx(roc_auc_score(kept_truth, kept_scores))
         assert figures["f1"] == pytest.approx(f1_score(kept_truth, kept_scores >= 0.5))
+        false_share, found_share, _ = roc_curve(kept_truth, kept_scores)
+        # The two kinds of errors cross at the rate: one is not above it before, the other not after.
+        assert np.max(np.minimum(false_share, 1 - found_share)) <= figures["eer"] + 1e-12
+        assert np.min(np.maximum(false_share, 1 - found_share)) >= figures["eer"] - 1e-12
     assert result["map"] == pytest.approx(np.mean([row["average_precision"] for row in result["per_class"].values()]))
 
 
@@ -88,6 +92,39 @@ def test_order_of_clips_and_classes_does_not_matter(seed: int) -> None:
     assert shuffled["per_class"] == {name: pytest.approx(plain["per_class"][name]) for name in names}
     for name in ("map", "roc_auc", "d_prime", "f1_micro", "f1_macro", "accuracy"):
         assert shuffled[name] == pytest.approx(plain[name])
+
+
+def test_tags_as_sed_eval_publishes_them() -> None:
+    """The seven clips of its unit test: F1, precision, recall and equal error rate."""
+    truth = [[0, 1, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
+    scores = [
+        [0.2, 0.99, 0.88, 0.01], [0.1, 0.3, 0.8, 0.1], [0.7, 0.6, 0.4, 0.3], [0.323, 0.6, 0.56, 0.4],
+        [0.8, 0.7, 0.45, 0.43], [0.9, 0.53, 0.83, 0.95], [0.2, 0.2, 0.89, 0.45],
+    ]  # fmt: skip
+    result = label_metrics(truth, scores, ["bird", "cat", "dog", "speech"])
+    assert sum(row["num_positives"] for row in result["per_class"].values()) == 11
+    assert result["eer_micro"] == pytest.approx(0.181818181818181, abs=5e-8)
+    assert result["eer_macro"] == pytest.approx(0.175, abs=1e-12)
+    assert result["f1_micro"] == pytest.approx(0.72, abs=5e-8)
+    assert result["f1_macro"] == pytest.approx(0.7, abs=5e-8)
+    for figure, published in (("precision", 0.7166666666666667), ("recall", 0.8333333333333333)):
+        assert np.mean([row[figure] for row in result["per_class"].values()]) == pytest.approx(published, abs=5e-8)
+
+
+def test_scenes_as_sed_eval_publishes_them() -> None:
+    names = ["bus", "car", "office", "park", "quietstreet", "supermarket", "tubestation"]
+    truth = ["supermarket", "tubestation", "quietstreet", "office", "bus"]
+    said = ["supermarket", "bus", "quietstreet", "park", "car"]
+    shown = [np.eye(len(names))[[names.index(scene) for scene in scenes]] for scenes in (truth, said)]
+    assert label_metrics(*shown, names, target="single")["accuracy"] == pytest.approx(0.4, abs=5e-8)
+
+
+def test_equal_error_rate_by_hand() -> None:
+    assert equal_error_rate(np.array([True, False]), np.array([0.9, 0.1])) == 0.0
+    assert equal_error_rate(np.array([True, False]), np.array([0.1, 0.9])) == 1.0
+    assert equal_error_rate(np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.5])) == 0.5
+    assert equal_error_rate(np.array([True, True]), np.array([0.1, 0.9])) is None
+    assert equal_error_rate(np.array([False]), np.array([0.1])) is None
 
 
 def test_d_prime() -> None:

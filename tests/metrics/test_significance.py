@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from mmfusion.metrics.captions import corpus_bleu
 from mmfusion.metrics.labels import label_metrics
@@ -17,6 +19,7 @@ from mmfusion.metrics.significance import (
     average,
     bootstrap_interval,
     from_indices,
+    mcnemar,
     mean_of,
     paired_bootstrap,
 )
@@ -152,3 +155,28 @@ def test_unusable_input_is_told() -> None:
         bootstrap_interval(label_statistic("map", [[1], [0], [0]], [[0.9], [0.2], [0.1]]))
     with pytest.raises(InputError, match="this one is not"):
         bootstrap_interval(Statistic(3, lambda counts: np.full(len(counts), np.nan)))
+
+
+def test_mcnemar_as_sed_eval_publishes_it(shared_data: Path) -> None:
+    folder = shared_data / "golden" / "events" / "sed_eval" / "scene"
+    lists = []
+    for name in ("reference", "estimated_a", "estimated_b"):
+        rows = [line.split("\t") for line in (folder / f"{name}.txt").read_text().splitlines()]
+        lists.append({row[0]: row[1].strip() for row in rows})
+    truth, a, b = lists
+    result = mcnemar(*([said[file] == scene for file, scene in truth.items()] for said in (a, b)))
+    assert result.statistic == pytest.approx(1.33333333, abs=5e-8)
+    assert (result.num_only_a, result.num_only_b) == (3, 0)
+
+
+def test_mcnemar_is_close_to_the_exact_test() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 400)) < [[0.8], [0.7]]
+    result = mcnemar(a, b)
+    exact = binomtest(result.num_only_a, result.num_only_a + result.num_only_b).pvalue
+    assert result.p_value == pytest.approx(exact, rel=0.1)
+    swapped = mcnemar(b, a)
+    assert (swapped.statistic, swapped.p_value) == (result.statistic, result.p_value)
+    assert mcnemar(a, a).statistic == 0 and mcnemar(a, a).p_value == 1
+    with pytest.raises(ValueError, match="400"):
+        mcnemar(a, b[:3])

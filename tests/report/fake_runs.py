@@ -63,7 +63,8 @@ def make_comparison(folder: Path, **changes: Any) -> tuple[ComparisonConfig, lis
     return comparison, jobs_of(comparison, folder / "comparison.yaml")
 
 
-def make_run(job: Job, chances: Chances, truth: Mapping[str, list[str]] = TRUTH, **facts: Any) -> Run:
+def make_run(job: Job, chances: Chances, truth: Mapping[str, list[str]] = TRUTH, scored: str = "test", **facts: Any
+             ) -> Run:  # fmt: skip
     """The folder of a finished, evaluated run whose label head gives `chances(job, clip)`; `facts` replace metrics."""
     run = Run.create(job.config)
     said = {clip: list(chances(job, clip)) for clip in truth}
@@ -75,11 +76,11 @@ def make_run(job: Job, chances: Chances, truth: Mapping[str, list[str]] = TRUTH,
         }
         for clip, labels in truth.items()
     ]
-    (run.folder / "predictions.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run.folder / f"predictions.{scored}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     reference = np.array([[name in labels for name in CLASSES] for labels in truth.values()], dtype=float)
     scores = label_metrics(reference, np.array(list(said.values())), CLASSES, target="single")
-    metrics = {"split": "test", "num_clips": len(truth), "clips": " ".join(truth), "labels": scores}
-    run.write_json("metrics.test.json", {**metrics, **facts})
+    metrics = {"split": scored, "num_clips": len(truth), "clips": " ".join(truth), "labels": scores}
+    run.write_json(f"metrics.{scored}.json", {**metrics, **facts})
     run.write_json("labels.json", list(CLASSES))
     run.write_json("finished.json", {})
     run.weights.touch()

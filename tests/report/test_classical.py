@@ -230,6 +230,20 @@ def test_test_clips_never_touch_what_is_learnt(tmp_path: Path) -> None:
     assert said[0] == said[1]
 
 
+def test_thresholds_are_tuned_as_those_of_a_network_are(tmp_path: Path) -> None:
+    make_sounds(tmp_path)
+    head = {"labels": {"kind": "labels", "thresholds": "tuned"}}
+    rows = {"knn": {"baseline": "knn"}}
+    comparison, jobs = make_comparison(tmp_path, rows, head, "labels.f1_macro", validation_split="train")
+    make_ready(comparison, jobs)
+    run = make_baseline(jobs[0].config, jobs[0].instead, "test")  # type: ignore[arg-type]
+    found, metrics = run.thresholds()["labels"], run.read_json("metrics.test.json")["labels"]
+    assert {name: own["threshold"] for name, own in metrics["per_class"].items()} == found
+    assert [row["id"] for row in predictions(run).values()] == [f"test-{n}-{k}" for n in CLASSES for k in range(3)]
+    (row,) = make_table(comparison, jobs).rows
+    assert row.cells[0].values == (metrics["f1_macro"],)
+
+
 def test_several_labels_and_relevances(tmp_path: Path) -> None:
     """Noise is unknown in half of the training clips, and ratings of the others say how much there is."""
     manifest = make_sounds(tmp_path)

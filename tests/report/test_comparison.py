@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from fake_runs import AUDIO, make_comparison, make_run, right_first
 
+from mmfusion.data.catalog.registry import settings
 from mmfusion.report.comparison import jobs_of, load_comparison
 from mmfusion.report.execute import execute
+from mmfusion.report.write import read_published
 from mmfusion.types import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_rows_times_folds_times_seeds(tmp_path: Path) -> None:
@@ -87,3 +91,14 @@ def test_finished_runs_are_left_alone_unless_they_had_other_settings(tmp_path: P
     comparison, jobs = make_comparison(tmp_path, seeds=[0], rows={"audio": {"set": {**AUDIO, "training.epochs": 1}}})
     with pytest.raises(InputError, match=r"trained with training\.epochs = 10, now asked for 1"):
         execute(comparison, jobs)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "compare").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_comparison_asks_for_runs_that_can_be_made(path: Path) -> None:
+    comparison = load_comparison(path)
+    jobs = jobs_of(comparison, path)
+    assert len(jobs) >= len(comparison.rows)
+    for wanted in comparison.prepare:
+        settings(wanted.name, wanted.options)
+    if comparison.published:
+        assert read_published(path.parent / comparison.published)

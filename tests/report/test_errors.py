@@ -103,7 +103,7 @@ def test_gradients_are_those_of_a_linear_head(trained: Run) -> None:
     with torch.no_grad():
         fused = model.fusion(model.encode(batch))
         pooled = head.pool(next(iter(fused.values())))  # type: ignore[operator]
-        distance = (model.decide(fused, batch.targets)["labels"].logits.sigmoid() - batch.targets.labels).norm(dim=1)
+        distance = (model.decide(fused, batch)["labels"].logits.sigmoid() - batch.targets.labels).norm(dim=1)
     expected = distance * (pooled.square().sum(dim=1) + 1).sqrt() / len(LABELS)
     assert list(norms) == [clip.id for clip in clips]
     assert list(norms.values()) == pytest.approx(expected.tolist(), rel=1e-4)

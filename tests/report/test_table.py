@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_runs import TRUTH, make_comparison, make_run, right_first
+from fake_runs import AUDIO, TRUTH, make_comparison, make_run, right_first
 
+from mmfusion.report.page import write_page
 from mmfusion.report.table import Table, make_table
 from mmfusion.report.write import as_csv, as_markdown, provenance_lines, read_published
 from mmfusion.types import InputError
@@ -100,6 +101,28 @@ def test_rows_that_were_scored_otherwise_are_refused(tmp_path: Path, key: str, f
 def test_a_figure_that_nobody_computed_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no figure labels\.beauty"):
         tiny(tmp_path, figures=[{"name": "labels.beauty", "title": "beauty"}])
+
+
+def test_a_row_without_the_head_has_an_empty_cell_and_is_tested_against_nothing(tmp_path: Path) -> None:
+    other = {"model.heads": {"tagger": {"kind": "labels", "target": "single"}}}
+    rows = {"audio": {"set": AUDIO}, "both": {}, "other": {"set": other}}
+    comparison, jobs = make_comparison(tmp_path, rows=rows, seeds=[0], reference=["other", "audio"])
+    for job in jobs:
+        make_run(job, lambda job, clip: right_first({"audio": 4, "both": 7, "other": 8}[job.row])(clip))
+    table = make_table(comparison, jobs)
+    assert table.references == ("audio",) and [row.cells[0].values for row in table.rows] == [(0.5,), (0.875,), ()]
+    text = as_markdown(table, [])
+    assert "| other | - |" in text and "| both | 87.5 [" in text
+    assert [row["mean"] for row in csv.DictReader(io.StringIO(as_csv(table)))] == ["0.5", "0.875", ""]
+    write_page(table, jobs, [], tmp_path / "page.html")
+    assert "nan" not in (tmp_path / "page.html").read_text()
+    with pytest.raises(InputError, match=r"figures\.0\.name: no row has a head 'nobody'"):
+        make_comparison(tmp_path, rows=rows, figures=[{"name": "nobody.accuracy", "title": "x"}])
+
+
+def test_where_the_lowest_wins_the_reference_is_the_lowest(tmp_path: Path) -> None:
+    figures = [{"name": "labels.accuracy", "title": "error", "significance": True, "lowest_wins": True}]
+    assert tiny(tmp_path, figures=figures, reference=["both", "audio"]).references == ("audio",)
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tiny_run import config_of, write_set
 
 from mmfusion.data.manifest import read_manifest
 from mmfusion.evaluate import evaluate, read_rows
-from mmfusion.predict import Predictor
+from mmfusion.predictor import Predictor
 from mmfusion.report import reranked
 from mmfusion.report.comparison import Reranked, jobs_of, load_comparison
 from mmfusion.report.grounding import Grounder, look

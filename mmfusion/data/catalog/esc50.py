@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmfusion.config import configclass
-from mmfusion.data.catalog.folds import write_folds
+from mmfusion.data.catalog.folds import Validate, write_folds
 from mmfusion.data.catalog.prepared import Prepared
 from mmfusion.data.catalog.tables import read_table
 from mmfusion.types import Clip, InputError
@@ -24,8 +24,8 @@ class Esc50Config:
     """All 50 classes, or the ten of ESC-10 alone."""
     uncertain: Literal["keep", "drop"] = "keep"
     """Clips whose row says `id_certain` False, where the table has that column: their fold may be wrong."""
-    validate: bool = False
-    """Keep the fold after the test fold for validation."""
+    validate: Validate = False
+    """Keep the fold after the test fold for validation, or the one before it."""
 
 
 def prepare(root: Path, out: Path, config: Esc50Config) -> Prepared:

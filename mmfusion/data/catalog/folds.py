@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from mmfusion.data.catalog.prepared import Prepared, media_path, write_set
 from mmfusion.types import Clip, InputError
 
+Validate = bool | Literal["before"]
+"""which fold validates: none, the one after the test fold (after the last, the first), or the one before it"""
 
-def write_folds(out: Path, folds: Mapping[int, Sequence[Clip]], validate: bool, remarks: Mapping[str, Sequence[str]]
-                ) -> Prepared:  # fmt: skip
+
+def write_folds(out: Path, folds: Mapping[int, Sequence[Clip]], validate: Validate,
+                remarks: Mapping[str, Sequence[str]]) -> Prepared:  # fmt: skip
     """Writes `out/fold-<k>/manifest.jsonl` for every fold k; the clips' media are paths as they are found from here.
 
-    Fold k tests, with `validate` the next one (after the last, the first) validates, the others train. Folds are never
-    mixed. A group that the official folds cut is named in a remark and is a group a fold. InputError when there are
-    fewer folds than two (with `validate`, three).
+    Fold k tests, the one that `validate` says validates, the others train. Folds are never mixed. A group that the
+    official folds cut is named in a remark and is a group a fold. InputError when there are fewer folds than two (with
+    `validate`, three).
     """
     numbers = sorted(folds)
     in_folds: dict[str, set[int]] = {}
@@ -24,12 +28,14 @@ def write_folds(out: Path, folds: Mapping[int, Sequence[Clip]], validate: bool, 
         for clip in clips:
             in_folds.setdefault(clip.group, set()).add(fold)
     cut = sorted(group for group, own in in_folds.items() if len(own) > 1)
-    if len(numbers) < 2 + validate:
-        raise InputError(f"{out}: {len(numbers)} folds hold a file, and {2 + validate} are needed")
+    needed = 3 if validate else 2
+    if len(numbers) < needed:
+        raise InputError(f"{out}: {len(numbers)} folds hold a file, and {needed} are needed")
+    step = -1 if validate == "before" else 1
     manifests = {}
     for place, test in enumerate(numbers):
         folder = out / f"fold-{test}"
-        split_of = {test: "test"} | ({numbers[(place + 1) % len(numbers)]: "val"} if validate else {})
+        split_of = {test: "test"} | ({numbers[(place + step) % len(numbers)]: "val"} if validate else {})
         manifests[folder / "manifest.jsonl"] = [
             replace(
                 clip,

@@ -1,9 +1,9 @@
 """IRMAS (Bosch, Janer, Fuhrmann, Herrera 2012): the predominant instrument of a piece of music, eleven classes.
 
-Training: 6,705 excerpts of 3 s in a folder a class, `[cla][nod][jaz_blu]0189__2.wav`: one instrument each (and with or
-without drums, and a genre, which are kept as `tags` of the file name only). Test: 2,874 excerpts of 5 to 20 s in three
-parts, each with a .txt of one or more instruments. Excerpts of one piece share their number, or in the test parts their
-name up to the last "-"; the piece is the group.
+Training: 6,705 excerpts of 3 s in a folder a class, `[cla][nod][jaz_blu]0189__2.wav`: one instrument each, with or
+without drums, and a genre. Test: 2,874 excerpts of 5 to 20 s in three parts, each with a .txt of one or more
+instruments. Excerpts of one piece share their number, or in the test parts their name up to the last "-"; the piece is
+the group.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ CLASSES = {
     "org": "organ", "pia": "piano", "sax": "saxophone", "tru": "trumpet", "vio": "violin", "voi": "voice",
 }  # fmt: skip
 TRAINING, TESTING = "IRMAS-TrainingData", "IRMAS-TestingData-Part*"
+GENRES = ("cou_fol", "cla", "pop_roc", "lat_sou", "jaz_blu")
 _PIECE = re.compile(r"(?:\[[^\]]*\])*\s*(?P<piece>\d+)__\d+$")
 
 
@@ -59,11 +60,18 @@ def _training(folder: Path, out: Path, config: IrmasConfig) -> tuple[list[Clip],
         held_out = drawn(ordered, config.val_share, config.seed, "val", short)
         clips += [
             Clip(id=f"train-{file.stem}", media={"audio": media_path(file, out)},
-                 split="val" if piece in held_out else "train", group=f"piece {piece}", labels=(name,))
+                 split="val" if piece in held_out else "train", group=f"piece {piece}", labels=(name,),
+                 genre=_genre(file.stem))
             for piece in ordered
             for file in pieces[piece]
         ]  # fmt: skip
     return clips, odd
+
+
+def _genre(stem: str) -> str | None:
+    """The genre among the tags after the first, which is the instrument ("cla" is clarinet there, classical here)."""
+    tags = re.findall(r"\[([^\]]*)\]", stem)[1:]
+    return next((tag for tag in tags if tag in GENRES), None)
 
 
 def _testing(root: Path, out: Path) -> tuple[list[Clip], list[str]]:

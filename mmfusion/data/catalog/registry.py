@@ -21,6 +21,7 @@ READERS = {
     "clotho": ("mmfusion.data.catalog.clotho", "ClothoConfig", "Clotho captions of Freesound recordings"),
     "drone": ("mmfusion.data.catalog.drone", "DroneConfig", "class-matched videos and sounds of things that fly"),
     "esc50": ("mmfusion.data.catalog.esc50", "Esc50Config", "ESC-50 and ESC-10 environmental sounds, five folds"),
+    "folder": ("mmfusion.data.catalog.folder", "FolderConfig", "your own files in a folder a class"),
     "fsdkaggle2018": (
         "mmfusion.data.catalog.fsdkaggle2018",
         "Fsdkaggle2018Config",

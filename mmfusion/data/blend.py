@@ -1,0 +1,147 @@
+"""Several clips become one in training: mixup, and class-aware mixing that unites sounds and their labels.
+
+Both work on sound; what is drawn depends on (seed, epoch, clip id) only, as in `augment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import Field
+
+from mmfusion.config import configclass
+from mmfusion.data.collate import Example
+from mmfusion.data.raw import Raw
+from mmfusion.types import Clip
+
+
+@configclass
+class UniteConfig:
+    """Class-aware mixing: other clips are added to a clip, which then has the labels of all."""
+
+    probability: float = Field(default=0.5, gt=0, le=1)
+    """of a clip being mixed at all"""
+    num_clips: int = Field(default=1, ge=1)
+    """most clips that are added; how many is drawn"""
+    level_db: tuple[float, float] = (-6.0, 6.0)
+    """lowest and highest level of an added clip against the clip itself, in dB"""
+    same_genre: bool = True
+    """add clips of the clip's own genre only, where the set knows genres"""
+
+
+@configclass
+class BlendConfig:
+    """Clips that are mixed with others; off by default."""
+
+    mixup: float | None = Field(default=None, gt=0)
+    """alpha of mixup (Zhang et al. 2018): clips and labels are averaged with weights from Beta(alpha, alpha)"""
+    unite: UniteConfig | None = None
+    """class-aware mixing; null leaves it out"""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is mixed at all."""
+        return self.mixup is not None or self.unite is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be mixed into one clip: places of other clips, and how."""
+
+    united: tuple[tuple[int, float], ...] = ()
+    """(place, level in dB against the clip)"""
+    mixed: tuple[int, float] | None = None
+    """(place, weight of the clip itself)"""
+
+
+class Pools:
+    """Which clips may be mixed into which."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self.genres = [clip.genre for clip in clips]
+        self.by_genre: dict[str | None, np.ndarray] = {
+            genre: np.flatnonzero([own == genre for own in self.genres]) for genre in set(self.genres)
+        }
+
+    def draw(self, config: BlendConfig, place: int, rng: np.random.Generator) -> Plan:
+        """The plan for the clip at `place`."""
+        united: tuple[tuple[int, float], ...] = ()
+        if config.unite is not None and rng.uniform() < config.unite.probability:
+            count = int(rng.integers(1, config.unite.num_clips + 1))
+            pool = self.by_genre[self.genres[place]] if config.unite.same_genre else np.arange(len(self.genres))
+            united = tuple((self._other(pool, place, rng), rng.uniform(*config.unite.level_db)) for _ in range(count))
+        if config.mixup is None:
+            return Plan(united)
+        weight = float(rng.beta(config.mixup, config.mixup))
+        return Plan(united, (self._other(np.arange(len(self.genres)), place, rng), weight))
+
+    def _other(self, pool: np.ndarray, place: int, rng: np.random.Generator) -> int:
+        """A clip of the pool, never the clip itself where there is another."""
+        if len(pool) == 1:
+            return int(pool[0])
+        own = int(np.searchsorted(pool, place))
+        drawn = int(rng.integers(len(pool) - 1))
+        return int(pool[drawn + (drawn >= own)])
+
+
+def mixup(own: Example, other: Example, weight: float) -> Example:
+    """weight * own + (1 - weight) * other, sound and labels; known is what both know. Zhang et al. 2018, eq. 1."""
+    inputs = {name: _add(raw, other.inputs.get(name), weight, 1 - weight) for name, raw in own.inputs.items()}
+    labels = activity = known = None
+    if own.labels is not None and other.labels is not None:
+        labels = weight * own.labels + (1 - weight) * other.labels
+    if own.label_mask is not None and other.label_mask is not None:
+        known = own.label_mask & other.label_mask
+    if own.activity is not None and other.activity is not None:
+        first, second = _same_length(own.activity, other.activity, np.nan)
+        activity = (weight * first + (1 - weight) * second).astype(np.float32)
+    labels = None if labels is None else labels.astype(np.float32)
+    return replace(own, inputs=inputs, labels=labels, label_mask=known, activity=activity)
+
+
+def unite(own: Example, other: Example, level_db: float) -> Example:
+    """The clip with another added at `level_db` against its own power; it has whatever one of them has.
+
+    A class is known when both know it, or when one knows that it is there. Silence is added as it is.
+    """
+    inputs = {}
+    for name, raw in own.inputs.items():
+        added = other.inputs.get(name)
+        powers = [_power(one) for one in (raw, added) if one is not None]
+        gain = np.sqrt(powers[0] / powers[1]) * 10 ** (level_db / 20) if len(powers) == 2 and all(powers) else 1.0
+        inputs[name] = _add(raw, added, 1.0, float(gain))
+    labels = activity = known = None
+    if own.labels is not None and other.labels is not None:
+        assert own.label_mask is not None and other.label_mask is not None
+        labels = np.maximum(own.labels * own.label_mask, other.labels * other.label_mask)
+        known = (own.label_mask & other.label_mask) | (labels >= 0.5)
+    if own.activity is not None and other.activity is not None:
+        first, second = _same_length(own.activity, other.activity, 0.0)
+        # What one knows to sound, sounds; otherwise both must know.
+        activity = np.where(np.fmax(first, second) >= 1, np.float32(1), np.maximum(first, second))
+    return replace(own, inputs=inputs, labels=labels, label_mask=known, activity=activity)
+
+
+def _add(own: Raw, other: Raw | None, own_gain: float, other_gain: float) -> Raw:
+    """The sum of two sounds, as long as the longer one."""
+    if other is None:
+        return own.with_data(own.data * np.float32(own_gain))
+    data = np.zeros(max(len(own.data), len(other.data)), dtype=np.float32)
+    mask = np.zeros(len(data), dtype=bool)
+    for raw, gain in ((own, own_gain), (other, other_gain)):
+        data[: len(raw.data)] += np.float32(gain) * np.where(raw.mask, raw.data, np.float32(0))
+        mask[: len(raw.mask)] |= raw.mask
+    return replace(own, data=data, mask=mask)
+
+
+def _power(raw: Raw) -> float:
+    return float(np.mean(np.square(raw.data[raw.mask], dtype=np.float64))) if raw.mask.any() else 0.0
+
+
+def _same_length(first: np.ndarray, second: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both (S, C), the shorter one filled up."""
+    length = max(len(first), len(second))
+    pad = [((0, length - len(one)), (0, 0)) for one in (first, second)]
+    return (np.pad(first, pad[0], constant_values=fill), np.pad(second, pad[1], constant_values=fill))

@@ -1,0 +1,57 @@
+"""From a manifest and its cache to the sounds of each split that mixtures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from mmfusion.data.clips import ClipCache
+from mmfusion.data.inputs import DataConfig
+from mmfusion.data.manifest import Manifest
+from mmfusion.data.mix_pool import LeftOut, listen, sound_manifest
+from mmfusion.data.mixtures import MixtureConfig, Part, Pool, make_pool
+
+SOUND = "audio"
+"""The input that mixtures are made of, and heard in."""
+
+
+def samples_of(cache: ClipCache, part: Part) -> np.ndarray:
+    """The samples (N,) float32 of the clip of a part, which must have a sound."""
+    raw = cache.load_input(part.clip, SOUND)
+    assert raw is not None
+    return raw.data
+
+
+def decoded_manifest(manifest: Manifest, data: DataConfig) -> tuple[Manifest, LeftOut]:
+    """The clips that a run decodes: those of the manifest, or, where it mixes, those of `sound_manifest`."""
+    if data.mixture is None:
+        return manifest, {}
+    return sound_manifest(manifest, data.mixture.selected_classes, data.inputs[SOUND].source or SOUND)
+
+
+def gather_pools(sounds: Manifest, cache: ClipCache, config: MixtureConfig, splits: Sequence[str], progress: bool = True
+                 ) -> tuple[dict[str, Pool], LeftOut]:  # fmt: skip
+    """What mixtures of each split are drawn from, and the clips that cannot be a source, by reason.
+
+    Listens to every clip of the splits once. InputError when a split has fewer classes than a mixture has sources.
+    """
+    rate = cache.layouts[SOUND].rate
+    assert rate is not None
+    pools: dict[str, Pool] = {}
+    unread: list[str] = []
+    quiet: list[str] = []
+    for split in splits:
+        heard = []
+        clips = sounds.split(split)
+        for clip in tqdm(clips, desc=f"listening to {split}", unit="clip", disable=not progress, delay=1, leave=False):
+            raw = cache.load_input(clip, SOUND)
+            if raw is None:
+                unread.append(clip.id)
+            else:
+                heard.append(listen(clip, raw.data, rate, config.activity_floor_db))
+        pools[split], silent = make_pool(split, heard, config, sounds.label_names(), round(rate), str(sounds.path))
+        quiet += silent
+    found = {"clips have no sound that can be read": unread, "clips are silent, or nowhere active for long": quiet}
+    return pools, {reason: ids for reason, ids in found.items() if ids}

@@ -1,0 +1,157 @@
+"""Mixup and class-aware mixing: sounds add up, labels go along, unknown stays unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmfusion.config import validate
+from mmfusion.data.blend import BlendConfig, Pools, UniteConfig, mixup, unite
+from mmfusion.data.cache import ClipCache, build_cache
+from mmfusion.data.collate import Example
+from mmfusion.data.dataset import ClipDataset
+from mmfusion.data.inputs import DataConfig
+from mmfusion.data.manifest import read_manifest, write_manifest
+from mmfusion.data.media import write_sound
+from mmfusion.data.raw import Raw
+from mmfusion.types import Clip, Facts, InputError
+
+NUM = 800
+
+
+def example(seed: int, labels=(0.0, 1.0, 0.0), known=(True, True, True), length: int = NUM, activity=None) -> Example:
+    rng = np.random.default_rng(seed)
+    raw = Raw(rng.normal(size=length).astype(np.float32), np.ones(length, bool), 8000.0)
+    return Example(
+        f"clip{seed}", {"audio": raw}, {}, np.array(labels, np.float32), np.array(known),
+        None if activity is None else np.array(activity, np.float32),
+    )  # fmt: skip
+
+
+def clips(genres: list[str | None]) -> list[Clip]:
+    return [
+        Clip(f"c{i}", {"audio": f"{i}.wav"}, "train", f"g{i}", labels=("a",), genre=g) for i, g in enumerate(genres)
+    ]
+
+
+@given(weight=st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_mixup_averages_sound_and_labels(weight: float) -> None:
+    own, other = example(0), example(1, (1.0, 0.0, 0.0), length=500)
+    mixed = mixup(own, other, weight)
+    sounds = [one.inputs["audio"].data for one in (own, other)]
+    expected = np.float32(weight) * sounds[0]
+    expected[:500] += np.float32(1 - weight) * sounds[1]
+    np.testing.assert_allclose(mixed.inputs["audio"].data, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mixed.labels, [1 - weight, weight, 0], rtol=1e-6, atol=1e-7)
+    assert mixed.labels.dtype == np.float32 and mixed.inputs["audio"].mask.all()
+
+
+def test_a_clip_mixed_with_itself_is_itself() -> None:
+    own = example(0, activity=[[0, 1, 0], [1, np.nan, 0]])
+    same = mixup(own, own, 0.3)
+    np.testing.assert_allclose(same.inputs["audio"].data, own.inputs["audio"].data, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(same.labels, own.labels)
+    np.testing.assert_allclose(same.activity, own.activity)
+    np.testing.assert_array_equal(unite(own, own, 0.0).labels, own.labels)
+
+
+def test_mixup_knows_what_both_know() -> None:
+    mixed = mixup(example(0, known=(True, False, True)), example(1, known=(True, True, False)), 0.5)
+    assert mixed.label_mask.tolist() == [True, False, False]
+
+
+@given(level_db=st.floats(-20, 20))
+@settings(max_examples=20, deadline=None)
+def test_an_added_clip_has_the_level_that_was_asked_for(level_db: float) -> None:
+    own, other = example(0), example(1)
+    added = unite(own, other, level_db).inputs["audio"].data - own.inputs["audio"].data
+    measured = 10 * np.log10(np.mean(added**2) / np.mean(own.inputs["audio"].data ** 2))
+    assert measured == pytest.approx(level_db, abs=0.01)
+
+
+def test_united_labels_are_those_of_both_and_a_known_presence_is_enough() -> None:
+    both = unite(example(0, (0, 1, 0), (True, True, False)), example(1, (1, 0, 0), (True, False, True)), 0.0)
+    assert both.labels.tolist() == [1, 1, 0]
+    assert both.label_mask.tolist() == [True, True, False]
+    # The number in a cell that nobody knows counts for nothing.
+    odd = unite(example(0, (0, 1, 9), (True, True, False)), example(1, (1, 0, 0), (True, False, True)), 0.0)
+    assert odd.labels.tolist() == [1, 1, 0]
+
+
+def test_united_activity_needs_both_to_be_silent() -> None:
+    first = example(0, activity=[[0, 1, np.nan], [0, 0, np.nan]])
+    second = example(1, activity=[[0, np.nan, 0]])
+    expected = [[0, 1, np.nan], [0, 0, np.nan]]
+    np.testing.assert_array_equal(unite(first, second, 0.0).activity, expected)
+
+
+def test_silence_is_added_as_it_is() -> None:
+    own = example(0)
+    silent = Example("s", {"audio": own.inputs["audio"].with_data(np.zeros(NUM, np.float32))}, {}, own.labels,
+                     own.label_mask)  # fmt: skip
+    np.testing.assert_array_equal(unite(own, silent, 6.0).inputs["audio"].data, own.inputs["audio"].data)
+    assert np.isfinite(unite(silent, own, 6.0).inputs["audio"].data).all()
+
+
+@given(seed=st.integers(0, 500), place=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_partners_are_of_the_same_genre_and_never_the_clip_itself(seed: int, place: int) -> None:
+    pools = Pools(clips(["rock", "jazz", "rock", None, "rock", None]))
+    config = BlendConfig(mixup=0.4, unite=UniteConfig(probability=1.0, num_clips=3))
+    plan = pools.draw(config, place, np.random.default_rng(seed))
+    assert 1 <= len(plan.united) <= 3
+    assert all(pools.genres[other] == pools.genres[place] for other, _ in plan.united)
+    if pools.genres[place] != "jazz":  # the only one of its genre
+        assert all(other != place for other, _ in plan.united)
+    assert plan.mixed[0] != place and 0 <= plan.mixed[1] <= 1
+
+
+@pytest.fixture
+def manifest_path(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(4):
+        write_sound(tmp_path / f"{number}.wav", rng.uniform(-0.5, 0.5, 4000), 8000)
+        labels = (("bell", "siren")[number % 2],)
+        made.append(Clip(f"c{number}", {"audio": f"{number}.wav"}, "train", f"g{number}", labels=labels))
+    write_manifest(tmp_path / "manifest.jsonl", made)
+    return tmp_path / "manifest.jsonl"
+
+
+def config(manifest_path: Path, **blend) -> DataConfig:
+    tree = {"manifest": str(manifest_path), "cache": str(manifest_path.parent / "cache"), "cache_workers": 0,
+            "inputs": {"audio": {"kind": "waveform", "sample_rate_hz": 8000}},
+            "augment": {"blend": blend}}  # fmt: skip
+    return validate(DataConfig, tree, "test")
+
+
+def test_a_training_set_mixes_and_a_test_set_never_does(manifest_path: Path) -> None:
+    manifest = read_manifest(manifest_path)
+    chosen = config(manifest_path, mixup=1.0, unite={"probability": 1.0})
+    build_cache(manifest, chosen, progress=False)
+    cache, facts = ClipCache(manifest, chosen), Facts(labels=("bell", "siren"))
+    training = ClipDataset(manifest.clips, cache, facts, None, chosen, training=True, seed=3)
+    again = ClipDataset(manifest.clips, cache, facts, None, chosen, training=True, seed=3)
+    plain = ClipDataset(manifest.clips, cache, facts, None, chosen, training=False)
+    for number in range(4):
+        mixed, own = training[number], plain[number]
+        np.testing.assert_array_equal(mixed.inputs["audio"].data, again[number].inputs["audio"].data)
+        assert not np.allclose(mixed.inputs["audio"].data, own.inputs["audio"].data)
+        assert own.labels.sum() == 1 and own.clip_id == mixed.clip_id
+        np.testing.assert_array_equal(own.inputs["audio"].data, cache.load(manifest.clips[number])["audio"].data)
+    labels = np.array([training[number].labels for number in range(4)])
+    assert (labels > 0).all(axis=1).any() and labels.max() <= 1  # clips of two classes came together
+    first = training[0].inputs["audio"].data
+    training.set_epoch(1)
+    assert not np.allclose(first, training[0].inputs["audio"].data)
+
+
+def test_pictures_are_not_mixed() -> None:
+    tree = {"manifest": "m", "inputs": {"video": {"kind": "frames"}}, "augment": {"blend": {"mixup": 0.2}}}
+    with pytest.raises(InputError, match=r"augment\.blend changes sound only, and inputs\.video is no waveform"):
+        validate(DataConfig, tree, "test")

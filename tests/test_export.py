@@ -1,0 +1,193 @@
+"""A tagger as an ONNX file says what the run says; what is no tagger of sound is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from mmfusion.data.raw import Raw
+from mmfusion.export import OnnxTagger, check_export, export_onnx
+from mmfusion.model import build_model
+from mmfusion.predictor import Predictor
+from mmfusion.training.checkpoint import save_weights
+from mmfusion.training.loop import train
+from mmfusion.training.run import Run, RunConfig
+from mmfusion.types import Facts, InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "training"))
+from tiny_run import config_of, write_set  # noqa: E402
+from tiny_sounds import LABELS, sound_of, tagger_of, write_sounds  # noqa: E402
+
+TAGGING = {"kind": "tagging_cnn", "stem": 8, "channels": [8, 16], "width": 16,
+           "logmel": {"num_mels": 24, "window_s": 0.046, "hop_s": 0.0125, "normalize": "clip"}}  # fmt: skip
+ATTENTION = {"kind": "labels", "target": "single", "pooling": "attention", "hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """spectrogram_cnn + LSTM + label head, trained, with windows and tuned thresholds."""
+    folder = tmp_path_factory.mktemp("export")
+    config = tagger_of(
+        write_sounds(folder / "set"), folder, windows={"length_s": 2.0, "hop_s": 1.0},
+        model__heads={"labels": {"kind": "labels", "thresholds": "tuned"}},
+    )  # fmt: skip
+    return train(config, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def told(run: Run) -> dict[str, Any]:
+    """What tools/export.py says of the file that it makes and checks."""
+    words = [
+        "tools/export.py",
+        str(run.folder),
+        "-o",
+        str(run.folder / "onnx" / "tagger.onnx"),
+        "--check",
+        "3",
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def file(told: dict[str, Any]) -> Path:
+    return Path(told["path"])
+
+
+def untrained(config: RunConfig) -> Run:
+    """A run with random weights, large enough that the classes differ."""
+    made = Run.create(config)
+    made.write_json("labels.json", list(LABELS))
+    torch.manual_seed(0)
+    model = build_model(config.model, Facts(made.labels()))
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+        for name, parameter in model.named_parameters():
+            if "classify" in name and name.endswith("weight"):
+                parameter.mul_(8)
+    save_weights(model.state_dict(), made.weights)
+    return made
+
+
+def random_clips(num: int) -> list[np.ndarray]:
+    """Sounds of 0.1 to 6 s, from silence to full scale."""
+    rng = np.random.default_rng(7)
+    clips = []
+    for number in range(num):
+        length_s = rng.uniform(0.1, 6.0)
+        events = [(label, *np.sort(rng.uniform(0, length_s, 2))) for label in LABELS if rng.random() < 0.5]
+        sound = sound_of(events, length_s, rng) * (0.0, 0.05, 1.0, 4.0)[number % 4]
+        clips.append(np.clip(sound, -1, 1).astype(np.float32))
+    return clips
+
+
+def largest_difference(run: Run, path: Path, clips: list[np.ndarray]) -> tuple[float, float]:
+    """Between the file and the run; and how much the run's own answers differ, which it must be small beside."""
+    predictor, tagger = Predictor(run), OnnxTagger(path)
+    expected = np.array([
+        list((predictor.hear({"audio": Raw(clip, np.ones(len(clip), dtype=bool), 8000.0)}) or {}).values())
+        for clip in clips
+    ])  # fmt: skip
+    found = np.concatenate([tagger(clip[None]) for clip in clips])
+    assert found.shape == expected.shape == (len(clips), len(LABELS))
+    return float(np.abs(found - expected).max()), float(np.ptp(expected, axis=0).max())
+
+
+def test_fifty_clips_agree(run: Run, file: Path) -> None:
+    difference, spread = largest_difference(run, file, random_clips(50))
+    assert difference < 1e-4 and spread > 0.5
+
+
+def test_a_batch_is_its_clips(file: Path) -> None:
+    tagger = OnnxTagger(file)
+    batch = np.random.default_rng(1).uniform(-0.5, 0.5, (5, 12345)).astype(np.float32)
+    together = tagger(batch)
+    np.testing.assert_allclose(together, np.concatenate([tagger(clip[None]) for clip in batch]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model__encoders__audio": TAGGING, "model__recurrent": None, "model__heads": {"labels": ATTENTION}},
+        {"model__recurrent": {"size": 8, "bidirectional": True, "layers": 2}, "model__fusion": {"depth": "late"},
+         "model__heads": {"labels": {"kind": "labels", "pooling": "max", "hidden": 8, "per_class": True}}},
+    ],
+    ids=["tagging_cnn", "bidirectional"],
+)  # fmt: skip
+def test_other_taggers_agree(settings: dict, tmp_path: Path) -> None:
+    made = untrained(tagger_of(tmp_path / "m", tmp_path, **settings))
+    file = export_onnx(made, tmp_path / "tagger.onnx").path
+    difference, spread = largest_difference(made, file, random_clips(12))
+    assert difference < 1e-4 and spread > 0.02
+
+
+def test_the_file_says_what_it_is(run: Run, file: Path) -> None:
+    tagger = OnnxTagger(file)
+    assert tagger.metadata["labels"] == list(LABELS) and tagger.metadata["sample_rate_hz"] == 8000
+    assert tagger.metadata["windows"]["aggregate"] == "mean" and tagger.metadata["windows"]["hop_s"] == 1.0
+    assert tagger.metadata["thresholds"] == run.thresholds()["labels"] and tagger.metadata["target"] == "multi"
+    assert "commit" in tagger.metadata
+    (given,), (said,) = tagger.session.get_inputs(), tagger.session.get_outputs()
+    assert (given.name, given.type, len(given.shape)) == ("waveform", "tensor(float)", 2)
+    assert said.name == "probabilities" and said.shape[1] == len(LABELS)
+
+
+def test_a_check_can_fail(run: Run, file: Path) -> None:
+    difference, num = check_export(run, file, 4)
+    assert difference < 1e-4 and num == 4
+    weights = run.weights.read_bytes()
+    try:
+        model = Predictor(run).model
+        with torch.no_grad():
+            next(iter(model.parameters())).add_(0.05)
+        save_weights(model.state_dict(), run.weights)
+        with pytest.raises(InputError, match=r"tagger\.onnx: differs from .* on 4 clips"):
+            check_export(run, file, 4)
+    finally:
+        run.weights.write_bytes(weights)
+
+
+def test_the_tool_says_what_it_did(told: dict[str, Any], file: Path) -> None:
+    assert told["num_checked"] == 3 and told["largest_difference"] < 1e-4
+    assert told["num_bytes"] == file.stat().st_size and [path.name for path in file.parent.iterdir()] == ["tagger.onnx"]
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"other\.onnx: is not a tagger"):
+        OnnxTagger(tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"none\.onnx: no such file"):
+        OnnxTagger(tmp_path / "none.onnx")
+
+
+def test_what_is_no_tagger_of_sound_is_named(tmp_path: Path) -> None:
+    features = config_of(write_set(tmp_path / "set"), tmp_path)
+    run = Run.create(features)
+    with pytest.raises(InputError, match=r"reads audio \(features\); only a tagger that reads nothing but the samples"):
+        export_onnx(run, tmp_path / "tagger.onnx")
+    assert not (tmp_path / "tagger.onnx").exists()
+    tree = {"audio": {"kind": "waveform", "sample_rate_hz": 8000}, "video": {"kind": "frames"}}
+    encoders = {"audio": TAGGING, "video": {"kind": "frame_cnn"}}
+    seen = tagger_of(tmp_path / "m", tmp_path, name="seen", data__inputs=tree, model__encoders=encoders,
+                     model__fusion={"depth": "deep"})  # fmt: skip
+    with pytest.raises(InputError, match=r"reads video \(frames\)"):
+        export_onnx(Run.create(seen), tmp_path / "tagger.onnx")

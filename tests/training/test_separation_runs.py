@@ -1,0 +1,230 @@
+"""Runs that separate mixtures: trained, evaluated, beside rows without a model, and on files of any length."""
+
+from __future__ import annotations
+
+import json
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny_run import tree_of
+
+from mmfusion.config import validate
+from mmfusion.data.media import read_sound, write_sound
+from mmfusion.evaluate import evaluate, read_rows
+from mmfusion.report.compare import compare
+from mmfusion.report.comparison import Baseline
+from mmfusion.report.separation_baselines import estimates_of
+from mmfusion.separate import Windows, as_text, separate_files
+from mmfusion.training.log import read_log
+from mmfusion.training.loop import train
+from mmfusion.training.run import Run, RunConfig
+from mmfusion.types import InputError, Stream
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+from sound_set import RATE, write_sounds
+
+STFT = {"sample_rate_hz": RATE, "window_s": 0.032, "hop_s": 0.008}
+MASK = {"kind": "mask", "stft": STFT}
+TASNET = {"kind": "conv_tasnet", "filters": 12, "num_taps": 32, "width": 8, "hidden": 12, "layers": 2, "stacks": 1}
+MIXTURE = {"num_sources": 2, "duration_s": 1.0, "num_train": 8, "num_validation": 4, "num_test": 6}
+
+
+def tree_for(manifest: Path, folder: Path, **settings: Any) -> dict[str, Any]:
+    fixed: dict[str, Any] = {
+        "data__inputs": {"audio": {"kind": "waveform", "sample_rate_hz": RATE}},
+        "data__modality_dropout": None,
+        "data__mixture": MIXTURE,
+        "data__max_duration_s": 3.0,
+        "model__encoders": {"audio": {"kind": "dense_cnn", "width": 16, "blocks": 2, "spectra": {"stft": STFT}}},
+        "model__heads": {"separation": MASK, "labels": {"kind": "labels"}},
+        "model__recurrent": None,
+        "model__fusion": {"depth": "none"},
+        "training__epochs": 2,
+        "training__batch_size": 4,
+        "training__select": "separation.si_sdri",
+    }
+    return tree_of(manifest, folder, **deepcopy({**fixed, **settings}))
+
+
+def config_of(manifest: Path, folder: Path, **settings: Any) -> RunConfig:
+    return validate(RunConfig, tree_for(manifest, folder, **settings), "tiny")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sounds(tmp_path_factory.mktemp("sounds")).path
+
+
+@pytest.fixture(scope="module")
+def trained(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Tagging and separation on one encoder."""
+    run = train(config_of(sounds, tmp_path_factory.mktemp("runs")), quiet=True)
+    evaluate(run, quiet=True)
+    return run
+
+
+def test_figures_of_a_run(trained: Run) -> None:
+    found = trained.read_json("metrics.test.json")
+    figures = found["separation"]
+    assert (figures["num_mixtures"], figures["num_sources"], figures["num_silent"]) == (6, 12, 0)
+    assert figures["ideal_si_sdri"] > 5 > abs(figures["si_sdri"]) and 0 < found["labels"]["map"] <= 1
+    rows = read_rows(trained.folder / "predictions.test.jsonl")
+    for row in rows:
+        sources, told = row["truth"]["sources"], row["separation"]
+        assert len(sources) == len(told) == 2
+        assert sorted(source["label"] for source in sources) == row["truth"]["labels"]
+        assert all(source["clip"].startswith("test-") for source in sources)
+        assert all(one["si_sdr"] is not None and not one["silent"] for one in told)
+    mean = np.mean([np.mean([one["si_sdri"] for one in row["separation"]]) for row in rows])
+    assert figures["si_sdri"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_the_training_log_says_whether_outputs_collapse(trained: Run) -> None:
+    log = read_log(trained.folder / "metrics.csv")
+    told = {(row["split"], row["figure"]) for row in log}
+    for split in ("train", "validation"):
+        assert {(split, f"separation.{name}") for name in ("loss", "collapse", "likeness")} <= told
+    assert ("validation", "separation.si_sdri") in told and ("validation", "labels.map") in told
+    assert all(0 <= row["value"] <= 1 for row in log if row["figure"] == "separation.collapse")
+    assert not any("per_label" in row["figure"] for row in log)
+
+
+def sum_of(found: dict[str, Any]) -> np.ndarray:
+    sounds = [read_sound(path, RATE) for path in found["sources"]]
+    return np.sum([sound.data for sound in sounds if sound is not None], axis=0)
+
+
+def test_a_long_file_is_separated_into_sources_that_sum_to_it(trained: Run, tmp_path: Path) -> None:
+    mixture = 0.2 * np.random.default_rng(0).standard_normal(round(5.3 * RATE))
+    for name in ("long.wav", "other.flac.wav"):
+        write_sound(tmp_path / name, mixture[: len(mixture) // (1 if name == "long.wav" else 9)], RATE)
+    paths = [tmp_path / "long.wav", tmp_path / "nothing.wav", tmp_path / "other.flac.wav"]
+    found = list(separate_files(trained, paths, tmp_path / "out", Windows.of(trained)))
+    assert [Path(path).relative_to(tmp_path).as_posix() for path in found[0]["sources"]] == [
+        "out/long/source1.wav", "out/long/source2.wav",
+    ]  # fmt: skip
+    assert found[0]["duration_s"] == 5.3 and "source2.wav" in as_text(found[0])
+    for one in (found[0], found[2]):
+        whole = read_sound(one["path"], RATE)
+        assert whole is not None
+        np.testing.assert_allclose(sum_of(one), whole.data, atol=1e-4)
+    assert "nothing.wav" in found[1]["error"] and as_text(found[1]).endswith("nothing.wav: error: no such file")
+    assert not (tmp_path / "out" / "nothing").exists()
+
+
+def test_what_cannot_be_separated_is_said(trained: Run, sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="need 0 < overlap <= window / 2"):
+        Windows.of(trained, 2.0, 1.5)
+    with pytest.raises(InputError, match=r"b/x\.wav: the sources of two files would go into the folder"):
+        list(separate_files(trained, ["b/x.wav", "c/x.mp3"], tmp_path, Windows(1.0, 0.2)))
+    tagger = Run.create(config_of(sounds, tmp_path, name="tagger", model__heads__separation=None,
+                                  training__select=None))  # fmt: skip
+    with pytest.raises(InputError, match="tagger/seed0: has no separation head"):
+        list(separate_files(tagger, ["x.wav"], tmp_path, Windows(1.0, 0.2)))
+
+
+def test_pictures_condition_a_conv_tasnet_in_training_and_on_files(tmp_path: Path) -> None:
+    manifest = write_sounds(tmp_path / "films", pictures=True).path
+    config = config_of(
+        manifest,
+        tmp_path,
+        data__inputs={
+            "audio": {"kind": "waveform", "sample_rate_hz": RATE},
+            "video": {"kind": "frames", "rate": 4, "size_px": 16},
+        },
+        model__encoders={
+            "audio": {"kind": "stft", "spectra": {"stft": STFT}},
+            "video": {"kind": "frame_cnn", "width": 8, "channels": [4, 4]},
+        },
+        model__fusion={"depth": "deep", "join": {"kind": "concat"}, "rate": 4},
+        model__heads={"separation": {**TASNET, "conditioned": True}},
+    )
+    run = train(config, quiet=True)
+    assert evaluate(run, quiet=True)["separation"]["num_mixtures"] == 6
+    film = next(path for path in sorted(manifest.parent.glob("test-*.mp4")))
+    (found,) = separate_files(run, [film], tmp_path / "out", Windows.of(run))
+    whole = read_sound(film, RATE)
+    assert whole is not None
+    np.testing.assert_allclose(sum_of(found), whole.data, atol=1e-4)
+
+
+def test_a_run_that_learns_from_mixtures_of_mixtures_has_more_outputs(sounds: Path, tmp_path: Path) -> None:
+    head = {**MASK, "num_outputs": 4, "loss": {"objective": "mixit"}}
+    run = train(config_of(sounds, tmp_path, model__heads={"separation": head}), quiet=True)
+    assert evaluate(run, quiet=True)["separation"]["num_sources"] == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model__heads__separation__input": "video"}, r"model\.heads\.separation\.input: 'video' is no sound"),
+        ({"model__heads__separation__stft": {}}, r"separation\.stft\.sample_rate_hz is 16000, and 'audio' is at"),
+        ({"model__encoders__audio__spectra": {}}, r"encoders\.audio\.spectra\.stft\.sample_rate_hz is 16000"),
+        ({"model__heads__separation__by_bin": True}, r"model\.heads\.separation\.by_bin: 16 features"),
+        ({"model__heads__separation__num_outputs": 1}, r"model\.heads\.separation\.num_outputs: 1 is fewer than the 2"),
+        ({"data__mixture": None, "training__select": None}, r"separation: separation is learnt from mixtures"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(sounds: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        train(config_of(sounds, tmp_path, **settings), quiet=True)
+
+
+def test_late_fusion_is_refused(tmp_path: Path) -> None:
+    manifest = write_sounds(tmp_path / "films", pictures=True).path
+    inputs = {"audio": {"kind": "waveform", "sample_rate_hz": RATE}, "video": {"kind": "frames", "size_px": 16}}
+    encoders = {"audio": {"kind": "stft", "spectra": {"stft": STFT}}, "video": {"kind": "frame_cnn", "width": 8}}
+    config = config_of(manifest, tmp_path, data__inputs=inputs, model__encoders=encoders,
+                       model__fusion={"depth": "late"})  # fmt: skip
+    with pytest.raises(InputError, match=r"model\.heads\.separation: separated signals are not mixed"):
+        train(config, quiet=True)
+
+
+def test_rows_without_a_model_and_rows_without_the_head(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings: dict[str, Any] = {"training__select": None, "data__mixture__num_test": 40}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree_for(sounds, tmp_path, **settings)))
+    figures = [{"name": f"separation.{name}", "title": name, "scale": 1, "significance": name != "si_sdr"}
+               for name in ("si_sdri", "si_sdri_median", "share_below_0", "share_of_ideal", "si_sdr")]  # fmt: skip
+    comparison = {
+        "name": "tiny", "title": "Tiny", "config": "run.yaml", "reference": ["nothing"], "num_resamples": 100,
+        "workers": 1, "figures": [*figures, {"name": "labels.map", "title": "mAP"}],
+        "rows": {
+            "nothing": {"baseline": "mixture"}, "ratio": {"baseline": "ideal_ratio"},
+            "tag": {"set": {"model.heads.separation": None}},
+        },
+    }  # fmt: skip
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(comparison, sort_keys=False))
+    with pytest.raises(InputError, match=r"row nothing says sources only and has no labels\.map"):
+        compare("tiny.yaml")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**comparison, "figures": figures}, sort_keys=False))
+    text = compare("tiny.yaml")
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert lines["tag"].count(" - |") == len(figures) and "p " in lines["ratio"]
+    scores = {row: json.loads((tmp_path / f"runs/tiny-{row}/seed0/metrics.test.json").read_text())["separation"]
+              for row in ("nothing", "ratio")}  # fmt: skip
+    assert scores["nothing"]["si_sdri"] == pytest.approx(0, abs=1e-3) and scores["ratio"]["share_of_ideal"] == 1.0
+    assert scores["ratio"]["si_sdri"] > 5
+    assert compare("tiny.yaml") == text  # nothing is made twice
+
+
+def test_what_says_sources_without_a_model() -> None:
+    time = torch.arange(RATE) / RATE
+    tones = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (200.0, 1500.0)])[None]
+    mixture = Stream(tones.sum(1), torch.ones(1, RATE, dtype=torch.bool), float(RATE))
+    for kind in ("band_split", "ideal_ratio", "ideal_binary"):
+        found = estimates_of(Baseline(kind), tones, mixture)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, tones, atol=0.3, rtol=0)
+    assert torch.equal(estimates_of(Baseline("mixture"), tones, mixture)[0, 1], mixture.data[0])
+    above = estimates_of(Baseline("band_split", split_hz=100.0), tones, mixture)
+    assert above[0, 0].abs().max() < 0.3 < found[0, 0].abs().max()
+    with pytest.raises(InputError, match="a band_split row makes two sources, and these mixtures have 3"):
+        estimates_of(Baseline("band_split"), tones[:, [0, 1, 1]], mixture)

@@ -1,0 +1,49 @@
+"""Makes mixtures with their sources: what lies in a manifest's clips of one class, cut, set off and summed at random.
+
+Under --out_path, a folder for each split, and a manifest.jsonl of the mixtures. The same command goes on where it was
+cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmfusion.entry import run_tool
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", "--num_sources", type=int, default=2, help="sources a mixture, 2 to 100 (default 2)")
+    parser.add_argument("-t", "--duration", type=float, default=10.0, metavar="SECONDS", help="default 10")
+    parser.add_argument("-o", "--out_path", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--selected_classes", nargs="+", default=[], metavar="CLASS", help="default: all")
+    parser.add_argument("--manifest", type=Path, help="the sources (default: the project's own synthetic set)")
+    parser.add_argument("--count", type=int, default=10, help="mixtures a split (default 10)")
+    parser.add_argument("--split", nargs="+", default=[], help="default: every split of the manifest")
+    parser.add_argument("--seed", type=int, default=0)
+    low_high = {"nargs": 2, "type": float, "metavar": ("LO", "HI")}
+    parser.add_argument("--snr_db", default=(-5.0, 5.0), help="level relative to the first source", **low_high)
+    parser.add_argument("--onset_s", help="begin of the sources (default: wherever they fit)", **low_high)
+    parser.add_argument("--impulse_response", nargs="+", default=[], metavar="FILE", help="rooms, one for each source")
+    parser.add_argument("--sample_rate_hz", type=int, default=16000)
+    parser.add_argument("--with_video", nargs="?", type=int, const=0, metavar="SOURCE",
+                        help="write films too, with the picture of this source (default 0, the first)")  # fmt: skip
+    parser.add_argument("--from", dest="table", type=Path, metavar="FILE.csv", help="make this one mixture again")
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"), help="decoded media (default data/cache)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parse()
+
+    from mmfusion.data.mix_make import make_mixtures, order_of, remix
+
+    if given.table is not None:
+        print(remix(given.table, given.out_path, str(given.cache), given.manifest))
+    else:
+        print(make_mixtures(order_of(given)).summary())
+
+
+if __name__ == "__main__":
+    run_tool(main)

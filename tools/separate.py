@@ -1,0 +1,37 @@
+"""Separates mixtures into their sources, written as wav files to OUT/<name of the mixture>/source<k>.wav.
+
+Any media file with sound, of any length. A file that cannot be read is reported with its reason, the others are still
+done, and the exit status is 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mmfusion.entry import run_tool
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="run folder (runs/<name>/seed<k>) with a separation head")
+    parser.add_argument("mixtures", nargs="+", metavar="MIXTURE", help="sound or video files")
+    parser.add_argument("-o", "--out", required=True, help="folder for the sources")
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (default: the training's)")
+    parser.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: a quarter of one)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    given = parser.parse_args()
+
+    from mmfusion.separate import Windows, as_text, separate_files
+    from mmfusion.training.run import Run
+
+    run, failed = Run.open(given.run), False
+    windows = Windows.of(run, given.window, given.overlap)
+    for found in separate_files(run, given.mixtures, given.out, windows):
+        failed |= "error" in found
+        print(json.dumps(found) if given.json else as_text(found), flush=True)
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
