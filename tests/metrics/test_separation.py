@@ -56,7 +56,7 @@ def test_sources_as_published(folder: Path, case: str) -> None:
         for figure, name in zip(("sdr", "sir", "sar"), SDR_SIR_SAR, strict=True):
             ours = [row[figure] for row in result["per_source"].values()]
             theirs = [value if np.isfinite(value) else None for value in expected[name]]
-            assert ours == pytest.approx(theirs, abs=1e-8)  # what the solver leaves of close sources (case 08)
+            assert ours == pytest.approx(theirs, abs=1e-6)  # what the solver leaves differs with the number of threads
         json.dumps(result, allow_nan=False)
 
 
