@@ -42,8 +42,9 @@ def analyse_errors(run: Run, split: str, out: Path, *, head: str | None = None, 
     if number < 1:
         raise InputError(f"--number: must be at least 1, got {number}")
     found = find_errors(run, split, head, gradients, quiet)
-    rows = [[name, *(own[key] for key in CLASS_FIGURES)] for name, own in found.figures["per_class"].items()]
-    _write_csv(out / "classes.csv", ["class", *CLASS_FIGURES], rows)
+    columns = [*CLASS_FIGURES, *(["threshold"] if found.tuned else [])]
+    rows = [[name, *(own[key] for key in columns)] for name, own in found.figures["per_class"].items()]
+    _write_csv(out / "classes.csv", ["class", *columns], rows)
     everyone, _ = hardest(found.clips, len(found.clips))
     rows = [[one.clip, one.loss, one.gradient, "; ".join(one.true), "; ".join(one.said)] for one in everyone]
     _write_csv(out / "clips.csv", ["clip", "loss", "gradient_norm", "truth", "said"], rows)

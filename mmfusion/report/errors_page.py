@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,10 +51,11 @@ def write_errors_page(
         title=f"Errors of {run.config.name}, seed {run.config.seed}, on {split}",
         facts=_facts(found),
         figures=found.figures,
-        classes=_classes(found.figures["per_class"]),
+        classes=_classes(found),
         matrices=[view(matrix) for matrix in found.matrices],
         head=found.head,
         single=found.single,
+        tuned=found.tuned,
         rankings=[ranking for ranking in (("loss", by_loss), ("gradient norm", by_gradient)) if ranking[1]],
         shown=[(clip, media[clip.clip].footage) for clip in shown],
         anchors={clip.clip: f"clip-{number}" for number, clip in enumerate(shown, start=1)},
@@ -95,10 +95,11 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     return facts + [(_percent(figures[key]), what) for key, what in shares if figures[key] is not None]
 
 
-def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, int, list[str]]]:
-    """(class, clips that have it, precision, recall, F1, average precision in percent), lowest F1 first."""
+def _classes(found: Findings) -> list[tuple[str, int, list[str]]]:
+    """(class, clips that have it, precision, recall, F1, average precision, threshold if tuned), lowest F1 first."""
+    per_class = found.figures["per_class"]
     order = sorted(per_class, key=lambda name: (per_class[name]["f1"] is None, per_class[name]["f1"] or 0.0))
-    columns = ("precision", "recall", "f1", "average_precision")
+    columns = ("precision", "recall", "f1", "average_precision", *(["threshold"] if found.tuned else []))
     return [
         (name, per_class[name]["num_positives"], [_percent(per_class[name][column]) for column in columns])
         for name in order

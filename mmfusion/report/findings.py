@@ -32,6 +32,11 @@ class Findings:
     num_unknown: int
     """the others"""
 
+    @property
+    def tuned(self) -> bool:
+        """Whether each class has a threshold of its own."""
+        return any("threshold" in figures for figures in self.figures["per_class"].values())
+
 
 def find_errors(run: Run, split: str, head: str | None = None, gradients: bool = True, quiet: bool = True) -> Findings:
     """The errors of a label head (None: the run's first) on a split that was predicted.

@@ -260,6 +260,25 @@ def test_relevances_unknown_truth_and_odd_names(tmp_path: Path) -> None:
     assert "1 clips whose truth is not known are left out" in as_text(found)
 
 
+def test_tuned_thresholds_decide(tmp_path: Path) -> None:
+    """What is said, counted and printed follows the thresholds of the run, class by class."""
+    head = {"kind": "labels", "target": "multi", "thresholds": "tuned"}
+    _, jobs = make_comparison(tmp_path, rows={"both": {"set": {"model.heads": {"labels": head}}}}, seeds=[0],
+                              reference=[], figures=[{"name": "labels.map", "title": "mAP"}])  # fmt: skip
+    run = Run.create(jobs[0].config)
+    rows = [{"id": clip, "labels": {"bell": 0.6, "rain": 0.3}, "truth": {"labels": labels, "captions": []}}
+            for clip, labels in TRUTH.items()]  # fmt: skip
+    write_rows(rows, run.folder / "predictions.test.jsonl")
+    run.write_json("thresholds.json", {"labels": {"bell": 0.7, "rain": 0.2}})
+    found = analyse_errors(run, "test", tmp_path / "out")
+    assert {one.said for one in found.clips} == {("rain",)} and found.tuned
+    missed, _ = found.matrices
+    assert missed.counts.tolist() == [[0, 4], [0, 0]]
+    assert "its own threshold on, tuned on validation" in (tmp_path / "out" / "index.html").read_text()
+    with (tmp_path / "out" / "classes.csv").open() as file:
+        assert [row["threshold"] for row in csv.DictReader(file)] == ["0.7", "0.2"]
+
+
 def test_names_of_files_are_plain_and_different() -> None:
     names = ["a/b", "a_b", "a b", "ä", "x" * 200, "x" * 201]
     files = [file_name(name) for name in names]
