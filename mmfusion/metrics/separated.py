@@ -28,8 +28,8 @@ from mmfusion.metrics.source_clips import by_source_clip
 
 SEPARATION_STATISTICS = ("si_sdri", "si_sdri_median", "si_sdr", "share_below_0", "share_of_ideal")
 SCORER = (
-    "SI-SDR without mean subtraction, outputs dealt out to the sources (of mixit: added up) by SI-SDR; ideal ratio mask "
-    "of magnitudes, STFT 512/128 Hann, dealt out likewise"
+    "SI-SDR without mean subtraction, outputs dealt out to the sources (of mixit: added up) by SI-SDR; ideal ratio "
+    "mask of magnitudes, STFT 512/128 Hann, dealt out likewise"
 )
 
 Sources = Sequence[Mapping[str, Any]]

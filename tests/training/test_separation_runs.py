@@ -163,9 +163,9 @@ def test_outputs_of_mixit_are_added_up_to_the_sources_that_they_are_scored_by(
     assert evaluate(run, quiet=True)["separation"]["num_sources"] == 12
 
     def perfect(sources: torch.Tensor, mixture: Stream) -> torch.Tensor:
-        """Each source in two parts, its first half and its second: neither is any source."""
-        first = torch.arange(sources.shape[2]) < sources.shape[2] // 2
-        return torch.cat([sources * first, sources * ~first], dim=1).flip(1)
+        """Each source as the sum of two outputs that are nothing like it."""
+        noise = torch.randn(sources.shape, generator=torch.Generator().manual_seed(0)) * sources.std()
+        return torch.cat([sources / 2 + noise, sources / 2 - noise], dim=1).flip(1)
 
     def nothing(sources: torch.Tensor, mixture: Stream) -> torch.Tensor:
         return (mixture.data / 4)[:, None].repeat(1, 4, 1)
