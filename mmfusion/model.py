@@ -54,7 +54,7 @@ from mmfusion.types import (
 HeadConfig = Annotated[LabelsConfig | CaptionConfig | MaskConfig | ConvTasNetConfig, Field(discriminator="kind")]
 # Names become parts of dotted names (weights, figures), and heads keys of a row of predictions and of metrics.
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
-_TAKEN = ("id", "truth", "activity", "split", "clips", "num_clips", "manifest", "unscored", "loss", "lr")
+_TAKEN = ("id", "truth", "activity", "windows", "split", "clips", "num_clips", "manifest", "unscored", "loss", "lr")
 
 
 @configclass
