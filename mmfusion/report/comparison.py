@@ -33,6 +33,8 @@ SAID_BY: tuple[tuple[str, Any, Any, tuple[str, ...]], ...] = (
     ("sources", SeparationConfig, SeparationBaseline, SEPARATION_STATISTICS),
 )
 """what heads say: the heads' configuration, the baselines that say it too, the figures of it that can be resampled"""
+ACTIVITY = "activity"
+"""begins the names of figures of single seconds, which are of no head by its name"""
 DRAWN = ("human", "forest")
 """baselines that draw: one run a seed; the others have one run"""
 ONLY_OF = {"says": ("constant",), "neighbours": ("nearest", "knn"), "split_hz": ("band_split",)}
@@ -97,7 +99,7 @@ class FigureConfig:
     """One column of the table."""
 
     name: str
-    """dotted name in metrics.<split>.json, such as labels.map"""
+    """dotted name in metrics.<split>.json, such as labels.map or activity.segment_based.f1_micro"""
     title: str
     scale: float = 100.0
     digits: int = Field(default=1, ge=0)
@@ -177,6 +179,12 @@ class Job:
     needs: tuple[Path, ...]
     instead: Baseline | Ensemble | Reranked | None = None
     """what gives the predictions where nothing is trained"""
+
+
+def hears_seconds(job: Job) -> bool:
+    """Whether the job's metrics have figures of single seconds (`activity.*`): those of its own label head's steps."""
+    heads = job.config.model.heads.values()
+    return job.instead is None and any(isinstance(head, LabelsConfig) and head.per_second for head in heads)
 
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:
@@ -267,6 +275,9 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
     for number, figure in enumerate(comparison.figures):
         head, _, metric = figure.name.partition(".")
         where = f"{path}: figures.{number}.name"
+        if head == ACTIVITY:
+            _check_seconds(figure, jobs, where)
+            continue
         having = [(job, job.config.model.heads[head]) for job in jobs if head in job.config.model.heads]
         if not having:
             raise InputError(f"{where}: no row has a head {head!r}")
@@ -279,6 +290,13 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
                 )
             if figure.significance and metric not in tested:
                 raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")
+
+
+def _check_seconds(figure: FigureConfig, jobs: Sequence[Job], where: str) -> None:
+    if not any(hears_seconds(job) for job in jobs):
+        raise InputError(f"{where}: {ACTIVITY} is that of a label head with per_second: true, which no row trains")
+    if figure.significance:
+        raise InputError(f"{where}: figures of single seconds cannot be resampled; set significance to false")
 
 
 def _job(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> Job:

@@ -20,7 +20,7 @@ from mmfusion.heads.separation import SeparationConfig
 from mmfusion.metrics.resampled import caption_statistic, label_statistic
 from mmfusion.metrics.separated import separation_statistic
 from mmfusion.metrics.significance import Statistic, average, bootstrap_interval, paired_bootstrap
-from mmfusion.report.comparison import ComparisonConfig, FigureConfig, Job
+from mmfusion.report.comparison import ACTIVITY, ComparisonConfig, FigureConfig, Job, hears_seconds
 from mmfusion.report.search import draw_key
 from mmfusion.training.run import Run
 from mmfusion.types import InputError
@@ -153,7 +153,7 @@ def _check_alike(results: Sequence[Result]) -> None:
 def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequence[Result]
             ) -> tuple[dict[str, Cell], str | None]:  # fmt: skip
     head = figure.name.partition(".")[0]
-    having = [result for result in results if head in result.run.config.model.heads]
+    having = [result for result in results if _has(result, head)]
     values = {
         row: tuple(_figure(result, figure.name) for result in having if result.job.row == row)
         for row in comparison.rows
@@ -173,6 +173,10 @@ def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequenc
             difference, p = paired.difference, paired.p_value
         cells[row] = Cell(values[row], interval.low, interval.high, difference, p)
     return cells, reference
+
+
+def _has(result: Result, head: str) -> bool:
+    return hears_seconds(result.job) if head == ACTIVITY else head in result.run.config.model.heads
 
 
 def _figure(result: Result, name: str) -> float:
