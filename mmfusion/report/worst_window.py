@@ -64,12 +64,12 @@ def _worst(windows: Sequence[Row], head: str, labels: Sequence[str], reference: 
     losses = clip_losses(whole, chances, there, target)
     at = int(np.nan_to_num(losses).argmax())
     truth = [bool(own >= THRESHOLD) if is_known else None for own, is_known in zip(reference, known, strict=True)]
-    likeliest = np.argsort(-chances[at], kind="stable")[:TOP].tolist()
+    likeliest = np.argsort(-chances[at], kind="stable")[:TOP]
     return WorstWindow(
         start_s=windows[at]["start_s"],
         end_s=windows[at]["end_s"],
         loss=float(losses[at]),
-        guesses=tuple(Guess(labels[place], float(chances[at, place]), truth[place]) for place in likeliest),
+        guesses=tuple(Guess(labels[int(place)], float(chances[at, place]), truth[int(place)]) for place in likeliest),
         num=len(windows),
         clip_s=max(window["end_s"] for window in windows),
         mean_loss=float(losses.mean()),
