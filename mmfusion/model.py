@@ -219,7 +219,8 @@ def _separator(name: str, config: SeparationConfig, widths: Mapping[str, int], f
     if len(widths) != 1:
         raise InputError(f"model.heads.{name}: separated signals are not mixed, so fusion.depth: late is not for them")
     if not facts.num_sources and config.num_outputs is None:
-        raise InputError(f"model.heads.{name}: separation is learnt from mixtures, and data.mixture makes none here")
+        without = "there are none without data.mixture or data.stored_sources"
+        raise InputError(f"model.heads.{name}: separation is learnt from mixtures, and {without}")
     try:
         return build_separation(config, next(iter(widths.values())), facts.num_sources)
     except InputError as error:
