@@ -182,9 +182,10 @@ class Job:
 
 
 def hears_seconds(job: Job) -> bool:
-    """Whether the job's metrics have figures of single seconds (`activity.*`): those of its own label head's steps."""
+    """Whether a model of this job classifies single seconds, of which the figures `activity.*` are."""
     heads = job.config.model.heads.values()
-    return job.instead is None and any(isinstance(head, LabelsConfig) and head.per_second for head in heads)
+    modelled = job.instead is None or isinstance(job.instead, Ensemble)
+    return modelled and any(isinstance(head, LabelsConfig) and head.per_second for head in heads)
 
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:

@@ -90,7 +90,8 @@ def _show_clip(config: RunConfig, manifest: Manifest, there: Mapping[str, Clip],
     clip, window = there[judged.clip], judged.window
     inputs = inputs_to_show(config.data.inputs, clip)
     if window is None or config.windows is None:
-        return Media(read_footage(clip, manifest, inputs, config.data.max_duration_s, path))
+        heard_s = config.data.max_duration_s if config.windows is None else config.windows.max_duration_s
+        return Media(read_footage(clip, manifest, inputs, heard_s, path))
     part = _part(clip, window)
     footage = replace(read_footage(part, manifest, inputs, window.end_s - window.start_s, path), start_s=window.start_s)
     if footage.sound is None or window.num == 1:

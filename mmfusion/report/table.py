@@ -176,7 +176,10 @@ def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequenc
 
 
 def _has(result: Result, head: str) -> bool:
-    return hears_seconds(result.job) if head == ACTIVITY else head in result.run.config.model.heads
+    """Whether a run has figures of this head; an ensemble need not say anything of single seconds."""
+    if head != ACTIVITY:
+        return head in result.run.config.model.heads
+    return hears_seconds(result.job) and (result.job.instead is None or ACTIVITY in result.metrics)
 
 
 def _figure(result: Result, name: str) -> float:

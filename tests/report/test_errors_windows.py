@@ -136,8 +136,9 @@ def test_predictions_of_before_are_refused_and_baselines_are_of_whole_clips(tmp_
     with pytest.raises(InputError, match="evaluate it again"):
         find_errors(run, "test")
     run.write_json("provenance.json", {"baseline": {"kind": "knn"}})
-    found = find_errors(run, "test")
+    found = analyse_errors(run, "test", tmp_path / "out")
     assert found.windows is None and all(one.window is None for one in found.clips)
+    np.testing.assert_array_equal(samples(tmp_path / "out/sounds/test-1.wav"), samples(tmp_path / "set/test-1.wav"))
 
 
 def test_only_what_was_written_before_is_removed(tmp_path: Path) -> None:
