@@ -18,6 +18,7 @@ from mmfusion.metrics.captions import CAPTION_METRICS
 from mmfusion.metrics.resampled import LABEL_STATISTICS
 from mmfusion.metrics.separated import SEPARATION_STATISTICS
 from mmfusion.report.search import RandomSearchConfig, drawn_rows
+from mmfusion.report.seconds_columns import ACTIVITY, check_seconds
 from mmfusion.training.run import RunConfig
 from mmfusion.types import InputError
 
@@ -33,8 +34,6 @@ SAID_BY: tuple[tuple[str, Any, Any, tuple[str, ...]], ...] = (
     ("sources", SeparationConfig, SeparationBaseline, SEPARATION_STATISTICS),
 )
 """what heads say: the heads' configuration, the baselines that say it too, the figures of it that can be resampled"""
-ACTIVITY = "activity"
-"""begins the names of figures of single seconds, which are of no head by its name"""
 DRAWN = ("human", "forest")
 """baselines that draw: one run a seed; the others have one run"""
 ONLY_OF = {"says": ("constant",), "neighbours": ("nearest", "knn"), "split_hz": ("band_split",)}
@@ -180,12 +179,10 @@ class Job:
     instead: Baseline | Ensemble | Reranked | None = None
     """what gives the predictions where nothing is trained"""
 
-
-def hears_seconds(job: Job) -> bool:
-    """Whether a model of this job classifies single seconds, of which the figures `activity.*` are."""
-    heads = job.config.model.heads.values()
-    modelled = job.instead is None or isinstance(job.instead, Ensemble)
-    return modelled and any(isinstance(head, LabelsConfig) and head.per_second for head in heads)
+    @property
+    def by_models(self) -> bool:
+        """Whether networks classify its clips: one that is trained for it, or several of other rows."""
+        return self.instead is None or isinstance(self.instead, Ensemble)
 
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:
@@ -277,7 +274,7 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
         head, _, metric = figure.name.partition(".")
         where = f"{path}: figures.{number}.name"
         if head == ACTIVITY:
-            _check_seconds(figure, jobs, where)
+            check_seconds(figure, jobs, where)
             continue
         having = [(job, job.config.model.heads[head]) for job in jobs if head in job.config.model.heads]
         if not having:
@@ -291,13 +288,6 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
                 )
             if figure.significance and metric not in tested:
                 raise InputError(f"{where}: {metric!r} cannot be resampled; significance takes {', '.join(tested)}")
-
-
-def _check_seconds(figure: FigureConfig, jobs: Sequence[Job], where: str) -> None:
-    if not any(hears_seconds(job) for job in jobs):
-        raise InputError(f"{where}: {ACTIVITY} is that of a label head with per_second: true, which no row trains")
-    if figure.significance:
-        raise InputError(f"{where}: figures of single seconds cannot be resampled; set significance to false")
 
 
 def _job(comparison: ComparisonConfig, path: Path, row: str, fold: str, seed: int) -> Job:

@@ -20,8 +20,9 @@ from mmfusion.heads.separation import SeparationConfig
 from mmfusion.metrics.resampled import caption_statistic, label_statistic
 from mmfusion.metrics.separated import separation_statistic
 from mmfusion.metrics.significance import Statistic, average, bootstrap_interval, paired_bootstrap
-from mmfusion.report.comparison import ACTIVITY, ComparisonConfig, FigureConfig, Job, hears_seconds
+from mmfusion.report.comparison import ComparisonConfig, FigureConfig, Job
 from mmfusion.report.search import draw_key
+from mmfusion.report.seconds_columns import ACTIVITY, hears_seconds
 from mmfusion.training.run import Run
 from mmfusion.types import InputError
 
