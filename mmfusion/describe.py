@@ -18,7 +18,7 @@ from mmfusion.data.windows import Aggregate, aggregate
 from mmfusion.language.search import SearchConfig, search
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.model import FusionModel
-from mmfusion.types import Batch, Decision, Output, Stream
+from mmfusion.types import Batch, Clip, Decision, Output, Stream
 
 Row = dict[str, Any]
 
@@ -101,6 +101,16 @@ def join_windows(windows: Sequence[Said], how: Aggregate) -> Said:
         name: aggregate(np.stack([window.chances[name] for window in windows]), how) for name in windows[0].chances
     }
     return Said(chances, activity=_joined([window.activity for window in windows if window.activity is not None]))
+
+
+def window_rows(parts: Sequence[tuple[Clip, Said]], labels: Sequence[str]) -> list[Row]:
+    """What is said of each window of a clip, as JSON values: from where to where it reaches, and every label head's
+    probabilities."""
+    return [
+        {"start_s": round(window.start_s, 6), "end_s": round(window.end_s or 0.0, 6)}
+        | {name: named(labels, chances) for name, chances in said.chances.items()}
+        for window, said in parts
+    ]
 
 
 def _by_second(steps: Stream, output: Output, starts_s: Sequence[float]) -> list[Activity]:

@@ -11,7 +11,8 @@
                "sources": [{"label", "clip"}, ...] of a mixture,
                "events": [[class, start_s, end_s], ...] of what is heard or seen when, where that is known}
 
-With `windows` in the configuration each row joins what is said of the windows of a clip.
+With `windows` in the configuration each row joins what is said of the windows of a clip, which it keeps as `windows`
+[{"start_s", "end_s", <label head>: {class: probability}}, ...], on the clip's clock.
 
 `metrics.<split>.json` holds, for every head by its name, what `mmfusion.metrics` makes of these rows, under `activity`
 the segment-based and event-based figures of it, and what the numbers depend on: split, number and fingerprint of the
@@ -38,7 +39,7 @@ from tqdm import tqdm
 
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.windows import WindowReader
-from mmfusion.describe import Row, Said, describe, join_windows, mean_chances
+from mmfusion.describe import Row, Said, describe, join_windows, mean_chances, window_rows
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import SearchConfig
@@ -99,10 +100,13 @@ def predict_split(model: Any, material: Material, run: Run, split: str, accelera
         clips, reader = material.in_windows(split, config.data, config.windows, quiet)
     windows = [window for own in reader.windows.values() for window in own]
     found, _ = _go_through(model, material, windows, run, accelerator, None, quiet, exact=True, reader=reader)
-    read_s = config.windows.max_duration_s
-    joined = {clip.id: join_windows([found[window.id] for window in reader.windows[clip.id]], config.windows.aggregate)
-              for clip in clips}  # fmt: skip
-    return clips, [_row(clip, joined[clip.id], material, read_s) for clip in clips]
+    rows = []
+    for clip in clips:
+        parts = [(window, found[window.id]) for window in reader.windows[clip.id]]
+        joined = join_windows([said for _, said in parts], config.windows.aggregate)
+        row = _row(clip, joined, material, config.windows.max_duration_s)
+        rows.append(row | {"windows": window_rows(parts, material.facts.labels)})
+    return clips, rows
 
 
 def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip], manifest: Manifest,

@@ -54,7 +54,7 @@ from mmfusion.types import (
 HeadConfig = Annotated[LabelsConfig | CaptionConfig | MaskConfig | ConvTasNetConfig, Field(discriminator="kind")]
 # Names become parts of dotted names (weights, figures), and heads keys of a row of predictions and of metrics.
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
-_TAKEN = ("id", "truth", "activity", "split", "clips", "num_clips", "manifest", "unscored", "loss", "lr")
+_TAKEN = ("id", "truth", "activity", "windows", "split", "clips", "num_clips", "manifest", "unscored", "loss", "lr")
 
 
 @configclass
@@ -224,7 +224,8 @@ def _separator(name: str, config: SeparationConfig, widths: Mapping[str, int], f
     if len(widths) != 1:
         raise InputError(f"model.heads.{name}: separated signals are not mixed, so fusion.depth: late is not for them")
     if not facts.num_sources and config.num_outputs is None:
-        raise InputError(f"model.heads.{name}: separation is learnt from mixtures, and data.mixture makes none here")
+        without = "there are none without data.mixture or data.stored_sources"
+        raise InputError(f"model.heads.{name}: separation is learnt from mixtures, and {without}")
     try:
         return build_separation(config, next(iter(widths.values())), facts.num_sources)
     except InputError as error:

@@ -40,6 +40,9 @@ def source_rows(config: RunConfig, outputs: Mapping[str, Decision], batch: Batch
 
 def source_truth(clip: Clip, material: Material) -> Row:
     """{"sources": ...} of a mixture, {} of any other clip."""
+    if material.stored is not None:
+        # A source of which no clip is known is drawn by itself.
+        return {"sources": [{"label": source.label, "clip": source.clip or source.media} for source in clip.sources]}
     if material.mixtures is None:
         return {}
     parts = material.mixtures.recipe_of(clip).parts

@@ -48,7 +48,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         activity=_activity([example.activity for example in examples]),
         words=words,
         word_mask=word_mask,
-        sources=_stacked([example.sources for example in examples]),
+        sources=_sources([example.sources for example in examples]),
         source_mask=_stacked([example.source_mask for example in examples]),
     )
     return Batch(tuple(example.clip_id for example in examples), inputs, targets)
@@ -81,6 +81,14 @@ def pad(raws: Sequence[Raw | None], layout: Layout, rate: float) -> Stream:
 def _stacked(rows: Sequence[np.ndarray | None]) -> Tensor | None:
     there = [row for row in rows if row is not None]
     return torch.from_numpy(np.stack(there)) if there else None
+
+
+def _sources(rows: Sequence[np.ndarray | None]) -> Tensor | None:
+    """(B, S, N): silence beyond the end of a shorter mixture."""
+    there = [row for row in rows if row is not None]
+    length = max((row.shape[1] for row in there), default=0)
+    lacking = [length - row.shape[1] for row in there]
+    return _stacked([np.pad(row, ((0, 0), (0, num))) if num else row for row, num in zip(there, lacking, strict=True)])
 
 
 def _activity(rows: Sequence[np.ndarray | None]) -> Tensor | None:

@@ -84,6 +84,9 @@ class DataConfig:
     """accept a traditional split whose groups (speakers, source videos) overlap; every table then says so"""
     mixture: MixtureConfig | None = None
     """mix clips on the fly, in every split, and show the mixtures in their place; null shows the clips"""
+    stored_sources: int = Field(default=0, ge=0, le=100)
+    """how many sources each clip is the sum of, whose sounds lie in files (`sources[].media`), as in the sets that
+    tools/mix.py writes; 0 for clips that are no such mixtures"""
     augment: AugmentConfig = AugmentConfig()
     modality_dropout: dict[str, Probability] = Field(default_factory=dict)
     """input -> probability of hiding it from a clip in training; one input that the clip has is always left"""
@@ -114,19 +117,22 @@ class DataConfig:
 
     @model_validator(mode="after")
     def _mixtures_are_heard(self) -> Any:
-        if self.mixture is None:
+        if not self.num_sources:
             return self
+        if self.mixture is not None and self.stored_sources:
+            raise ValueError("stored_sources are those of mixtures in files, and mixture makes others on the fly")
+        setting = "stored_sources" if self.mixture is None else "mixture"
         waveforms = [name for name, way in self.inputs.items() if isinstance(way, WaveformInput)]
         if waveforms != ["audio"]:
-            raise ValueError(f"mixture needs 'audio' as the only waveform of the inputs, not {waveforms or 'none'}")
+            raise ValueError(f"{setting} needs 'audio' as the only waveform of the inputs, not {waveforms or 'none'}")
         if "audio" in self.modality_dropout:
             raise ValueError("modality_dropout hides 'audio', and a mixture is nothing but sound")
         # What changes the sound alone would part it from its sources; crops and flips are for pictures.
         if replace(self.augment, crop=0.0, flip=0.0).is_on or self.augment.blend.is_on:
-            raise ValueError("augment changes the sound, and mixtures vary by snr_db, level_db and onset_s instead")
+            raise ValueError(f"augment changes the sound, which is no longer the sum of its sources then ({setting})")
         return self
 
     @property
     def num_sources(self) -> int:
         """How many sources every clip is the sum of; 0 when clips are shown as they are."""
-        return 0 if self.mixture is None else self.mixture.num_sources
+        return self.stored_sources if self.mixture is None else self.mixture.num_sources

@@ -78,7 +78,7 @@ def describe_mixture(mixture: Mixture, out: Path) -> Clip:
             "video": media_path(mixture.manifest.parent / video, out), "video_start_s": crop_start_s(part, rate),
         }  # fmt: skip
         sources.append(Source(part.label, part.onset_sample / rate, part.end_sample / rate,
-                              seen=place == mixture.shown, media=name, **seen))  # fmt: skip
+                              seen=place == mixture.shown, media=name, clip=part.clip.id, **seen))  # fmt: skip
     media = {"audio": name_of(recipe, ".wav")}
     if mixture.shown is not None:
         media["video"] = name_of(recipe, ".mp4")

@@ -18,6 +18,7 @@ from mmfusion.metrics.captions import CAPTION_METRICS
 from mmfusion.metrics.resampled import LABEL_STATISTICS
 from mmfusion.metrics.separated import SEPARATION_STATISTICS
 from mmfusion.report.search import RandomSearchConfig, drawn_rows
+from mmfusion.report.seconds_columns import ACTIVITY, check_seconds
 from mmfusion.training.run import RunConfig
 from mmfusion.types import InputError
 
@@ -97,7 +98,7 @@ class FigureConfig:
     """One column of the table."""
 
     name: str
-    """dotted name in metrics.<split>.json, such as labels.map"""
+    """dotted name in metrics.<split>.json, such as labels.map or activity.segment_based.f1_micro"""
     title: str
     scale: float = 100.0
     digits: int = Field(default=1, ge=0)
@@ -177,6 +178,11 @@ class Job:
     needs: tuple[Path, ...]
     instead: Baseline | Ensemble | Reranked | None = None
     """what gives the predictions where nothing is trained"""
+
+    @property
+    def by_models(self) -> bool:
+        """Whether networks classify its clips: one that is trained for it, or several of other rows."""
+        return self.instead is None or isinstance(self.instead, Ensemble)
 
 
 def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> ComparisonConfig:
@@ -267,6 +273,9 @@ def _check_figures(comparison: ComparisonConfig, jobs: Sequence[Job], path: str 
     for number, figure in enumerate(comparison.figures):
         head, _, metric = figure.name.partition(".")
         where = f"{path}: figures.{number}.name"
+        if head == ACTIVITY:
+            check_seconds(figure, jobs, where)
+            continue
         having = [(job, job.config.model.heads[head]) for job in jobs if head in job.config.model.heads]
         if not having:
             raise InputError(f"{where}: no row has a head {head!r}")

@@ -3,10 +3,11 @@
     index.html                          all of it, with players and spectrograms
     classes.csv  clips.csv              figures of each class; loss, gradient norm, truth and decision of each clip
     <matrix>.csv  <matrix>_shares.csv   counts of clips, and the same divided by the clips of a row
-    sounds/  pictures/                  the hardest clips
+    sounds/  pictures/  whole/          the hardest clips; whole where sounds/ has the worst window of a clip
     label_studio_<kind>.json  .xml      the hardest clips as tasks for Label Studio, and the interface that they need
+    written.json                        the names of all of these
 
-Running it again writes the same files again; sounds of clips that are no longer among the hardest stay.
+Running it again writes them anew and removes what only the call before wrote; other files are never touched.
 """
 
 from __future__ import annotations
@@ -42,21 +43,47 @@ def analyse_errors(run: Run, split: str, out: Path, *, head: str | None = None, 
     if number < 1:
         raise InputError(f"--number: must be at least 1, got {number}")
     found = find_errors(run, split, head, gradients, quiet)
+    tables = _write_tables(found, out)
+    rankings = hardest(found.clips, number)
+    shown = list({one.clip: one for ranking in rankings for one in ranking}.values())
+    media = write_media(run, shown, out)
+    base = url.rstrip("/") if url else f"/data/local-files/?d={quote(out.resolve().name)}"
+    files = _write_tasks(found, shown, media, base, f"{run.config.name}/seed{run.config.seed}", out)
+    write_errors_page(run, split, found, rankings, media, files, out / "index.html")
+    _tidy(out, ["index.html", *tables, *files, *(file for one in media.values() for file in one.files)])
+    return found
+
+
+def _tidy(out: Path, written: Sequence[str]) -> None:
+    """Removes what the call before wrote into the folder and this one did not, and notes what this one wrote."""
+    note, folder = out / "written.json", out.resolve()
+    try:
+        before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else []
+    except ValueError as error:
+        raise InputError(f"{note}: is not what this tool left there: {error}") from error
+    for name in set(before) - set(written):
+        if (folder / name).resolve().is_relative_to(folder):
+            (folder / name).unlink(missing_ok=True)
+    note.write_text(json.dumps(sorted(set(written)), indent=1) + "\n", encoding="utf-8")
+
+
+def _write_tables(found: Findings, out: Path) -> list[str]:
+    """The csv files, and their names."""
     columns = [*CLASS_FIGURES, *(["threshold"] if found.tuned else [])]
     rows = [[name, *(own[key] for key in columns)] for name, own in found.figures["per_class"].items()]
     _write_csv(out / "classes.csv", ["class", *columns], rows)
     everyone, _ = hardest(found.clips, len(found.clips))
+    head = ["clip", "loss", "gradient_norm", "truth", "said"]
     rows = [[one.clip, one.loss, one.gradient, "; ".join(one.true), "; ".join(one.said)] for one in everyone]
-    _write_csv(out / "clips.csv", ["clip", "loss", "gradient_norm", "truth", "said"], rows)
+    if found.windows:
+        head += ["worst_start_s", "worst_end_s", "worst_loss"]
+        worst = [one.window for one in everyone if one.window is not None]
+        rows = [[*row, one.start_s, one.end_s, one.loss] for row, one in zip(rows, worst, strict=True)]
+    _write_csv(out / "clips.csv", head, rows)
     for matrix in found.matrices:
         _write_matrix(matrix, out)
-    rankings = hardest(found.clips, number)
-    shown = list({one.clip: one for ranking in rankings for one in ranking}.values())
-    media = write_media(run, [one.clip for one in shown], out)
-    base = url.rstrip("/") if url else f"/data/local-files/?d={quote(out.resolve().name)}"
-    files = _write_tasks(found, shown, media, base, f"{run.config.name}/seed{run.config.seed}", out)
-    write_errors_page(run, split, found, rankings, media, files, out / "index.html")
-    return found
+    matrices = [f"{matrix.name}{ending}.csv" for matrix in found.matrices for ending in ("", "_shares")]
+    return ["classes.csv", "clips.csv", *matrices]
 
 
 def _write_tasks(found: Findings, shown: Sequence[Judged], media: Mapping[str, Media], base: str, version: str,

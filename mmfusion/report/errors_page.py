@@ -20,6 +20,11 @@ from mmfusion.training.run import Run
 MOST_CLASSES = 50
 MOST_PAIRS = 12
 COLOUR = "#2f80c2"
+JOINED = {
+    "mean": "the mean of its windows' probabilities",
+    "max": "the maximum of its windows' probabilities",
+    "han2016": "the sum of its windows' probabilities over that of the highest class",
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,12 @@ def write_errors_page(
         single=found.single,
         tuned=found.tuned,
         rankings=[ranking for ranking in (("loss", by_loss), ("gradient norm", by_gradient)) if ranking[1]],
-        shown=[(clip, media[clip.clip].footage) for clip in shown],
+        shown=[(clip, media[clip.clip]) for clip in shown],
         anchors={clip.clip: f"clip-{number}" for number, clip in enumerate(shown, start=1)},
         num_unknown=found.num_unknown,
         has_weights=run.weights.exists(),
+        windows=found.windows,
+        joined=JOINED,
         files=files,
         colour=COLOUR,
     )  # fmt: skip

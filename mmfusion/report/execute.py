@@ -16,10 +16,11 @@ import torch
 from tqdm import tqdm
 
 from mmfusion.config import load, to_tree, validate
-from mmfusion.data.cache import build_cache
+from mmfusion.data.cache import ClipCache, build_cache
 from mmfusion.data.catalog.registry import check_prepared, prepare_set, settings
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.data.mix_gather import decoded_manifest
+from mmfusion.data.mix_stored import open_sources
 from mmfusion.ensemble import ensemble_done
 from mmfusion.report.baseline_runs import baseline_done, make_baseline
 from mmfusion.report.comparison import Baseline, ComparisonConfig, Ensemble, Job, Reranked
@@ -44,12 +45,14 @@ def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job], language_model
     seen = []
     for job in jobs:
         data = job.config.data
-        key = (data.manifest, data.cache, data.max_duration_s, data.inputs, data.mixture)
+        key = (data.manifest, data.cache, data.max_duration_s, data.inputs, data.mixture, data.stored_sources)
         if key not in seen:
             seen.append(key)
             manifest, _ = decoded_manifest(read_manifest(Path(data.manifest)), data)
             report = build_cache(manifest, data)
             print("\n".join(report.lines()))
+            if data.stored_sources:
+                print("\n".join(open_sources(ClipCache(manifest, data, report.wanted), data)[1].lines()))
 
 
 def execute(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:

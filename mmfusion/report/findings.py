@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from mmfusion.data.windows import Aggregate
 from mmfusion.evaluate import Row, chances_of, label_truth, levels_of, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.metrics.labels import THRESHOLD, label_metrics, label_table
+from mmfusion.report.clip_losses import clip_losses
 from mmfusion.report.confusion import Confusion, confusions
 from mmfusion.report.examples import TOP, Guess
-from mmfusion.report.hardest import Judged, clip_losses, gradient_norms
+from mmfusion.report.hardest import Judged, gradient_norms
+from mmfusion.report.worst_window import WorstWindow, worst_windows
 from mmfusion.training.run import Run
 from mmfusion.types import InputError
 
@@ -31,6 +34,8 @@ class Findings:
     """those of which some truth is known"""
     num_unknown: int
     """the others"""
+    windows: Aggregate | None = None
+    """how the windows of a clip became one answer; None where clips were not read in windows"""
 
     @property
     def tuned(self) -> bool:
@@ -42,7 +47,9 @@ def find_errors(run: Run, split: str, head: str | None = None, gradients: bool =
     """The errors of a label head (None: the run's first) on a split that was predicted.
 
     A relevance counts as the class from 0.5 on, as in metrics/labels.py. Gradients are left out where the run has no
-    weights. InputError when the split was not predicted, the run has no such head, or no truth is known.
+    weights. The loss of a clip is that of its probabilities, those that were joined where it was read in windows; but
+    han2016 joins them to what is no probability, and there it is the mean of the windows' losses. InputError when the
+    split was not predicted, the run has no such head, or no truth is known.
     """
     name, config = _label_head(run, head)
     path = run.folder / f"predictions.{split}.jsonl"
@@ -59,14 +66,20 @@ def find_errors(run: Run, split: str, head: str | None = None, gradients: bool =
     figures = label_metrics(reference, chances, labels, known, config.scored_as, levels)
     matrices = confusions(label_table(reference, chances, known, config.scored_as), labels, single, levels)
     norms = gradient_norms(run, split, name, quiet) if gradients and run.weights.exists() else {}
-    losses = clip_losses(reference, chances, known, config.target)
-    cells = zip(rows, losses.tolist(), reference >= THRESHOLD, known, chances, strict=True)
+    worst = worst_windows(run, rows, name, labels, reference, known, config.target)
+    how = run.config.windows.aggregate if run.config.windows and worst else None
+    losses, sure = clip_losses(reference, chances, known, config.target), chances
+    if worst and how == "han2016":
+        losses = np.array([window.mean_loss for window in worst])
+        sure = np.array([window.mean_chances for window in worst])
+    windows = worst or [None] * len(rows)
+    cells = zip(rows, losses.tolist(), reference >= THRESHOLD, known, chances, sure, windows, strict=True)
     clips = [
         _judge(row, loss, norms.get(row["id"]), labels, *own, single=single, levels=levels)
         for row, loss, *own in cells
         if np.isfinite(loss)
     ]
-    return Findings(name, labels, single, figures, matrices, clips, len(rows) - len(clips))
+    return Findings(name, labels, single, figures, matrices, clips, len(rows) - len(clips), how)
 
 
 def as_text(found: Findings) -> str:
@@ -96,7 +109,8 @@ def _label_head(run: Run, wanted: str | None) -> tuple[str, LabelsConfig]:
 
 
 def _judge(row: Row, loss: float, gradient: float | None, labels: Sequence[str], positive: np.ndarray,
-           known: np.ndarray, chances: np.ndarray, single: bool, levels: Sequence[float] | None) -> Judged:  # fmt: skip
+           known: np.ndarray, chances: np.ndarray, believed: np.ndarray, window: WorstWindow | None, single: bool,
+           levels: Sequence[float] | None) -> Judged:  # fmt: skip
     decided = np.arange(len(labels)) == chances.argmax() if single else chances >= np.array(levels or THRESHOLD)
     true = positive & known
     order = np.argsort(-chances, kind="stable")
@@ -104,5 +118,5 @@ def _judge(row: Row, loss: float, gradient: float | None, labels: Sequence[str],
     guesses = tuple(Guess(labels[int(at)], float(chances[at]), bool(true[at]) if known[at] else None) for at in shown)
     true_names, said = (tuple(label for label, is_one in zip(labels, which, strict=True) if is_one)
                         for which in (true, decided))  # fmt: skip
-    sure = float(chances.max() if single else np.maximum(chances, 1 - chances).mean())
-    return Judged(row["id"], loss, gradient, true_names, said, guesses, min(max(sure, 0.0), 1.0))
+    sure = float(believed.max() if single else np.maximum(believed, 1 - believed).mean())
+    return Judged(row["id"], loss, gradient, true_names, said, guesses, min(max(sure, 0.0), 1.0), window)

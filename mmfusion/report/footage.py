@@ -59,13 +59,15 @@ class Footage:
     events: tuple[Event, ...] = ()
     problem: str | None = None
     """why something is not shown"""
+    start_s: float = 0.0
+    """where on the clip's clock the axis begins"""
 
 
 def read_footage(clip: Clip, manifest: Manifest, inputs: Mapping[str, InputConfig], max_duration_s: float,
                  with_sound: bool | Path) -> Footage:  # fmt: skip
     """Reads the clip's own files, through the inputs that are sound or pictures; problems are told, not raised.
 
-    With a path for `with_sound` the sound is written there as wav, and `Footage.sound` is that path.
+    `with_sound` as in `footage_of`.
     """
     wanted: dict[str, InputConfig] = {}
     problems: list[str] = []
@@ -84,9 +86,19 @@ def read_footage(clip: Clip, manifest: Manifest, inputs: Mapping[str, InputConfi
             found |= MediaReader({name: config}, max_duration_s, manifest.locate).load(clip)
         except InputError as error:
             problems.append(str(error))
-    pictures = next((raw for name, raw in found.items() if isinstance(wanted[name], FramesInput)), None)
-    sound = next((raw for name, raw in found.items() if isinstance(wanted[name], WaveformInput)), None)
-    footage = Footage(_duration(clip, found, max_duration_s), problem="; ".join(problems) or None)
+    footage = footage_of(clip, found, wanted, max_duration_s, with_sound)
+    return replace(footage, problem="; ".join(problems) or None)
+
+
+def footage_of(clip: Clip, found: Mapping[str, Raw], inputs: Mapping[str, InputConfig], max_duration_s: float,
+               with_sound: bool | Path) -> Footage:  # fmt: skip
+    """What a clip looks and sounds like whose inputs were read or made.
+
+    With a path for `with_sound` the sound is written there as wav, and `Footage.sound` is that path.
+    """
+    pictures = next((raw for name, raw in found.items() if isinstance(inputs[name], FramesInput)), None)
+    sound = next((raw for name, raw in found.items() if isinstance(inputs[name], WaveformInput)), None)
+    footage = Footage(_duration(clip, found, max_duration_s))
     footage = replace(footage, events=_events(clip, footage.duration_s))
     if pictures is not None:
         footage = _with_pictures(footage, pictures)

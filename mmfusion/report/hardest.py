@@ -1,39 +1,36 @@
-"""How hard each clip is for a label head: its loss, and the gradient that it would give.
-
-The loss is that of the probabilities that were predicted, without label smoothing and class weights: cross-entropy
-(single), binary cross-entropy averaged over the known classes (multi), squared error averaged over them (relevance).
+"""How hard each clip is for a label head: its loss (clip_losses.py), and the gradient that it would give.
 
 The gradient is that of the head's own training loss on the clip alone, with respect to all weights of the head. For a
 linear head of a single label its norm is |p - y| sqrt(|h|^2 + 1): p what is said, y the truth, h the pooled features.
-What a wrong label costs shows in the loss; a large gradient says in addition that the clip pulls the head far.
+What a wrong label costs shows in the loss; a large gradient says in addition that the clip pulls the head far. Of a
+clip that is read in windows it is the mean over them, each with the truth of the clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmfusion.data.windows import WindowReader
 from mmfusion.evaluate import in_float32, load_model
-from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.report.examples import Guess
+from mmfusion.report.worst_window import WorstWindow
 from mmfusion.training.run import Run
-from mmfusion.training.setup import batches_of, open_material
-from mmfusion.types import Stream, Targets
-
-SMALLEST, SMALLEST_REST = 1e-30, 1e-9
-"""probability of what is true, and of what is not false, below which a loss does not grow: predictions have 9 digits"""
+from mmfusion.training.setup import Material, batches_of, open_material
+from mmfusion.types import Clip, Stream, Targets
 
 
 @dataclass(frozen=True)
 class Judged:
     """One clip of which some truth is known. `score` in [0, 1] is how sure the model is, right or wrong.
 
-    `true` are the known classes, `said` the decisions; `guesses` are the most probable classes and all true ones.
+    `true` are the known classes, `said` the decisions; `guesses` are the most probable classes and all true ones. Of a
+    clip that was read in windows, `window` is the worst one.
     """
 
     clip: str
@@ -43,6 +40,7 @@ class Judged:
     said: tuple[str, ...]
     guesses: tuple[Guess, ...]
     score: float
+    window: WorstWindow | None = None
 
 
 def hardest(clips: Sequence[Judged], number: int) -> tuple[list[Judged], list[Judged]]:
@@ -52,51 +50,42 @@ def hardest(clips: Sequence[Judged], number: int) -> tuple[list[Judged], list[Ju
     return by_loss[:number], sorted(pulling, key=lambda clip: -(clip.gradient or 0.0))[:number]
 
 
-def clip_losses(reference: np.ndarray, chances: np.ndarray, known: np.ndarray, target: str) -> np.ndarray:
-    """(N,) losses of `chances` (N, C) against `reference` (N, C) in [0, 1]; NaN for a clip of which nothing is known.
-
-    With target single, a clip counts when all its classes are known.
-    """
-    positive = reference >= THRESHOLD
-    found = np.full(len(reference), np.nan)
-    if target == "single":
-        clips = known.all(axis=1)
-        found[clips] = -np.log(np.maximum(np.where(positive, chances, 0).max(axis=1), SMALLEST))[clips]
-        return found
-    if target == "relevance":
-        cells = (chances - reference) ** 2
-    else:
-        right = np.where(positive, np.maximum(chances, SMALLEST), np.maximum(1 - chances, SMALLEST_REST))
-        cells = -np.log(right)
-    clips = known.any(axis=1)
-    found[clips] = (np.where(known, cells, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))[clips]
-    return found
-
-
 def gradient_norms(run: Run, split: str, head: str, quiet: bool = True) -> dict[str, float]:
     """{clip: norm} over the readable clips of a split, in float32 with the run's weights; 0 where nothing is known.
 
-    InputError when the run has no weights or its data cannot be read.
+    In windows where the run has them. InputError when the run has no weights or its data cannot be read.
     """
     accelerator = in_float32()
     material = open_material(run, accelerator, quiet=quiet)
     model = load_model(run, material).to(accelerator.device)
     chosen = model.heads[head]
     weights = [weight.requires_grad_() for weight in chosen.parameters()]
-    clips = material.clips(split)
+    clips, owners, reader = _pieces(run, material, split, quiet)
     batches = batches_of(len(clips), run.config.training.batch_size)
-    norms: dict[str, float] = {}
+    norms: dict[str, list[float]] = {}
     bar = tqdm(total=len(clips), desc="gradients", unit="clip", leave=False, disable=quiet)
     with bar:
-        for batch in material.loader(clips, batches, run.config, training=False):
+        for batch in material.loader(clips, batches, run.config, training=False, reader=reader):
             batch = batch.to(accelerator.device)
             with torch.no_grad():
                 fused = model.fusion(model.encode(batch))
             for row, clip in enumerate(batch.ids):
                 own = {name: _row(stream, row) for name, stream in fused.items()}
-                norms[clip] = _norm(chosen, own, _truth(batch.targets, row), weights)
+                norms.setdefault(owners[clip], []).append(_norm(chosen, own, _truth(batch.targets, row), weights))
             bar.update(len(batch.ids))
-    return norms
+    return {clip: fmean(own) for clip, own in norms.items()}
+
+
+def _pieces(run: Run, material: Material, split: str, quiet: bool
+            ) -> tuple[tuple[Clip, ...], dict[str, str], WindowReader | None]:  # fmt: skip
+    """The clips of a split, or their windows with the truth of the clip; whose window each is, and what reads them."""
+    if run.config.windows is None:
+        clips = material.clips(split)
+        return clips, {clip.id: clip.id for clip in clips}, None
+    clips, reader = material.in_windows(split, run.config.data, run.config.windows, quiet)
+    owned = [(window, clip) for clip in clips for window in reader.windows[clip.id]]
+    windows = tuple(replace(window, labels=clip.labels, relevances=clip.relevances) for window, clip in owned)
+    return windows, {window.id: clip.id for window, clip in owned}, reader
 
 
 def _norm(head: nn.Module, streams: dict[str, Stream], targets: Targets, weights: Sequence[Tensor]) -> float:

@@ -37,6 +37,8 @@ def as_task(number: int, kind: Kind, url: str, clip: Judged, model_version: str)
     data: dict[str, Any] = {kind: url, "clip": clip.clip, "truth": ", ".join(clip.true) or NO_CLASS, "loss": clip.loss}
     if clip.gradient is not None:
         data["gradient_norm"] = clip.gradient
+    if clip.window is not None:
+        data |= {"worst_start_s": clip.window.start_s, "worst_end_s": clip.window.end_s}
     chosen = {
         "id": f"result{number}",
         "from_name": CHOICES,

@@ -34,7 +34,8 @@ def separate_clips(baseline: Baseline, material: Material, clips: Sequence[Clip]
     for batch in material.loader(clips, batches, config, training=False):
         sources = batch.targets.sources
         if sources is None:
-            raise InputError(f"{material.manifest.path}: a {baseline.kind} row separates mixtures: set data.mixture")
+            setting = "set data.mixture or data.stored_sources"
+            raise InputError(f"{material.manifest.path}: a {baseline.kind} row separates mixtures: {setting}")
         said = {name: _said(baseline, sources, batch.inputs[head.input]) for name, head in heads.items()}
         rows += [{"id": clip, **row} for clip, row in zip(batch.ids, source_rows(config, said, batch), strict=True)]
     return [row | {"truth": truth(clip) | source_truth(clip, material)} for row, clip in zip(rows, clips, strict=True)]

@@ -24,6 +24,7 @@ from mmfusion.metrics.significance import Statistic, average, bootstrap_interval
 from mmfusion.metrics.source_clips import by_source_clip
 from mmfusion.report.comparison import ComparisonConfig, FigureConfig, Job
 from mmfusion.report.search import draw_key
+from mmfusion.report.seconds_columns import ACTIVITY, hears_seconds
 from mmfusion.training.run import Run
 from mmfusion.types import InputError
 
@@ -158,7 +159,7 @@ def _check_alike(results: Sequence[Result]) -> None:
 def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequence[Result]
             ) -> tuple[dict[str, Cell], str | None]:  # fmt: skip
     head = figure.name.partition(".")[0]
-    having = [result for result in results if head in result.run.config.model.heads]
+    having = [result for result in results if _has(result, head)]
     values = {
         row: tuple(_figure(result, figure.name) for result in having if result.job.row == row)
         for row in comparison.rows
@@ -178,6 +179,13 @@ def _column(comparison: ComparisonConfig, figure: FigureConfig, results: Sequenc
             difference, p = paired.difference, paired.p_value
         cells[row] = Cell(values[row], interval.low, interval.high, difference, p)
     return cells, reference
+
+
+def _has(result: Result, head: str) -> bool:
+    """Whether a run has figures of this head; an ensemble need not say anything of single seconds."""
+    if head != ACTIVITY:
+        return head in result.run.config.model.heads
+    return hears_seconds(result.job) and (result.job.instead is None or ACTIVITY in result.metrics)
 
 
 def _figure(result: Result, name: str) -> float:

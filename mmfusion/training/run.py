@@ -5,7 +5,8 @@ runs/<name>/seed<k>/
     provenance.json     git commit, package versions, hashes of the data, hardware, parameters, training time
     labels.json         class names in the model's order
     vocabulary.json     words in the model's order (only when a head says words)
-    left_out.json       clips that no mixture is made of, by reason (only with `data.mixture`)
+    left_out.json       clips that no mixture is made of, by reason (with `data.mixture`), or mixtures without all of
+                        their sources (with `data.stored_sources`)
     metrics.csv         every figure of the training, one row an update or epoch; tensorboard/ holds the same
     checkpoint-<n>.<e>/ the state after n updates, in epoch e, to resume from
     weights.safetensors the weights to use: the best ones by `training.select`, else the last
@@ -163,17 +164,17 @@ class RunConfig:
 
     @model_validator(mode="after")
     def _mixtures_fit(self) -> Any:
-        if self.data.mixture is None:
+        if not self.data.num_sources:
             return self
         for name, head in self.model.heads.items():
             if head.kind == "caption" or getattr(head, "target", None) == "single":
-                raise ValueError(f"model.heads.{name}: a mixture (data.mixture) has several classes and no captions")
+                raise ValueError(f"model.heads.{name}: a mixture has several classes and no captions")
         if self.windows is not None:
-            raise ValueError("windows: mixtures (data.mixture) are made as long as they are asked for")
-        if self.training.sampling == "balanced":
+            raise ValueError("windows: mixtures (data.mixture, data.stored_sources) are taken whole")
+        if self.training.sampling == "balanced" and self.data.mixture is not None:
             raise ValueError("training.sampling: the classes of mixtures (data.mixture) are drawn uniformly already")
         if self.training.cache_frozen:
-            raise ValueError("training.cache_frozen: mixtures (data.mixture) are other ones in every epoch")
+            raise ValueError("training.cache_frozen: mixtures are needed raw, beside their sources")
         return self
 
     @property

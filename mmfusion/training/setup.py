@@ -19,6 +19,7 @@ from mmfusion.data.manifest import Manifest, check_groups, read_manifest
 from mmfusion.data.mix_clips import MixtureDataset, Mixtures
 from mmfusion.data.mix_gather import decoded_manifest
 from mmfusion.data.mix_pool import in_words
+from mmfusion.data.mix_stored import StoredDataset, StoredManifest, StoredSources, open_sources
 from mmfusion.data.reading import ClipReader
 from mmfusion.data.scaling import gather_scaling
 from mmfusion.data.windows import WindowReader, WindowsConfig
@@ -32,18 +33,21 @@ from mmfusion.types import Batch, Clip, Facts, InputError
 
 @dataclass(frozen=True)
 class Material:
-    """The opened data of a run. With `mixtures`, the clips of the manifest are mixtures of those in the cache."""
+    """The opened data of a run. With `mixtures`, the clips of the manifest are mixtures of those in the cache; with
+    `stored`, they are mixtures that lie in files, and those are their sources."""
 
     manifest: Manifest
     cache: ClipCache
     facts: Facts
     vocabulary: Vocabulary | None
     mixtures: Mixtures | None = None
+    stored: StoredSources | None = None
 
     def clips(self, split: str) -> tuple[Clip, ...]:
         """The readable clips of a split; InputError when there are none."""
         found = self.manifest.split(split)
         clips = self.cache.usable(found) if self.mixtures is None else found
+        clips = clips if self.stored is None else self.stored.complete(clips)
         if not clips:
             known = ", ".join(self.manifest.splits)
             raise InputError(f"{self.manifest.path}: split {split!r} has no readable clip (splits here: {known})")
@@ -64,13 +68,15 @@ class Material:
         return clips, WindowReader(cache, clips, windows)
 
     def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool, reader: ClipReader | None = None
-                ) -> ClipDataset | MixtureDataset:  # fmt: skip
+                ) -> ClipDataset | MixtureDataset | StoredDataset:  # fmt: skip
         encode = None
         if self.vocabulary is not None:
             encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)
         scaling = gather_scaling(self.cache, config.data)
         plain = ClipDataset(clips, reader or self.cache, self.facts, encode, config.data, training=training,
                             seed=config.seed, scaling=scaling)  # fmt: skip
+        if self.stored is not None:
+            return StoredDataset(plain, self.stored)
         return plain if self.mixtures is None else MixtureDataset(plain, self.mixtures)
 
     def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
@@ -124,18 +130,23 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
         vocabulary = _vocabulary(run, manifest)
         if not (run.folder / "labels.json").exists() and not run.weights.exists():
             run.write_json("labels.json", list(manifest.label_names()))
-    cache = ClipCache(manifest, config.data, report.wanted)
-    mixtures = None
+    cache, lines = ClipCache(manifest, config.data, report.wanted), report.lines()
+    mixtures, stored = None, None
     if config.data.mixture is not None:
         mixtures = Mixtures(manifest, cache, config.data, progress=shown)
         manifest, left_out = mixtures.manifest(), {**left_out, **mixtures.left_out}
+    elif config.data.stored_sources:
+        with accelerator.main_process_first():
+            stored, report = open_sources(cache, config.data, progress=shown)
+        manifest, left_out = StoredManifest(manifest.path, manifest.clips, stored), stored.left_out
+        lines += report.lines()
     if shown:
-        print("\n".join([*report.lines(), *in_words(left_out)]))
+        print("\n".join([*lines, *in_words(left_out)]))
     if accelerator.is_main_process and left_out:
         run.write_json("left_out.json", left_out)
     words = vocabulary.words if vocabulary else ()
     facts = gather_facts(cache, run.labels(), words, config.data.num_sources)
-    return Material(manifest, cache, facts, vocabulary, mixtures)
+    return Material(manifest, cache, facts, vocabulary, mixtures, stored)
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:

@@ -25,11 +25,12 @@ from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.media import write_sound
 from mmfusion.evaluate import evaluate, in_float32, load_model, write_rows
 from mmfusion.metrics.labels import label_table
+from mmfusion.report.clip_losses import clip_losses
 from mmfusion.report.confusion import NOTHING, confusions
 from mmfusion.report.errors import analyse_errors
 from mmfusion.report.findings import as_text, find_errors
 from mmfusion.report.hard_media import file_name
-from mmfusion.report.hardest import clip_losses, gradient_norms
+from mmfusion.report.hardest import gradient_norms
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import open_material

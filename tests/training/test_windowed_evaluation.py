@@ -53,6 +53,9 @@ def test_a_clip_is_the_mean_of_its_windows(run: Run) -> None:
     for row, found in zip(rows, predict_files(run, files_of(run)), strict=True):
         spans = [(part["start_s"], part["end_s"]) for part in found["windows"]]
         assert spans == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 5.5)]
+        for kept, part in zip(row["windows"], found["windows"], strict=True):
+            assert (kept["start_s"], kept["end_s"]) == (part["start_s"], part["end_s"])
+            assert kept["labels"] == pytest.approx(part["labels"], abs=1e-5)
         for label in LABELS:
             parts = [part["labels"][label] for part in found["windows"]]
             assert row["labels"][label] == pytest.approx(np.mean(parts), abs=1e-5)
