@@ -38,8 +38,7 @@ class InputError(Exception):
 class Source:
     """One sounding or visible thing inside a clip.
 
-    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one. `video` is a
-    file in which the thing alone is seen, where there is one; its `video_start_s` shows what belongs to `start_s`.
+    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one.
     """
 
     label: str
@@ -48,8 +47,6 @@ class Source:
     seen: bool = True
     heard: bool = True
     media: str | None = None
-    video: str | None = None
-    video_start_s: float = 0.0
 
 
 @dataclass(frozen=True)
