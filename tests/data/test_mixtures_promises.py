@@ -11,12 +11,11 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sound_set import RATE, samples, write_sounds
+from sound_set import RATE, damaged, samples, write_sounds
 from test_mixtures_files import assert_adds_up, files, order, run_mix, tables
 
 from mmfusion.config import validate
@@ -218,17 +217,6 @@ def test_a_set_with_rooms_is_made_again_after_it_was_moved(sounds: Manifest, tmp
 
 
 # -- nothing is used, or left out, without a word
-
-
-def damaged(path: Path, packets: slice, kind: str) -> None:
-    """Overwrites some packets of a file's stream."""
-    content = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0] if kind == "video" else container.streams.audio[0]
-        found = [(packet.pos, packet.size) for packet in container.demux(stream) if packet.size]
-    for place, size in found[packets]:
-        content[place : place + size] = b"\xff" * size
-    path.write_bytes(bytes(content))
 
 
 def test_a_damaged_sound_is_used_and_named(tmp_path: Path) -> None:
