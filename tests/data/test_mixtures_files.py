@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import jams
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -242,6 +241,8 @@ def test_clips_that_cannot_be_used_are_counted_and_named(tmp_path: Path) -> None
 
 
 def test_the_jams_file_is_read_by_jams(sounds: Manifest, tmp_path: Path) -> None:
+    import jams  # takes a second, and brings pandas with it
+
     make_mixtures(order(sounds, tmp_path, count=1, splits=["test"]), progress=False)
     found = jams.load(str(tmp_path / "test" / "mix-test-00000.jams"), validate=True, strict=True)
     assert found.file_metadata.duration == 2.0
