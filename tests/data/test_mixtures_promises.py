@@ -19,12 +19,14 @@ from sound_set import RATE, damaged, samples, write_sounds
 from test_mixtures_files import assert_adds_up, files, order, run_mix, tables
 
 from mmfusion.config import validate
+from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
 from mmfusion.data.media import write_clip, write_sound
 from mmfusion.data.mix_again import remix
 from mmfusion.data.mix_clips import Mixtures
 from mmfusion.data.mix_gather import open_sounds
 from mmfusion.data.mix_make import make_mixtures, order_of
+from mmfusion.data.mix_sound import read_response
 from mmfusion.data.mix_splits import check_sounds
 from mmfusion.data.mix_table import read_table
 from mmfusion.data.mix_write import source_names
@@ -34,9 +36,15 @@ from mmfusion.types import Clip, InputError
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def decoded(manifest: Manifest) -> Manifest:
+    """The manifest, its sounds in the cache of `order` already: processes of their own take seconds to begin."""
+    open_sounds(manifest, RATE, str(manifest.path.parent / "cache"), progress=False, workers=0)
+    return manifest
+
+
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return write_sounds(tmp_path_factory.mktemp("sounds"))
+    return decoded(write_sounds(tmp_path_factory.mktemp("sounds")))
 
 
 # -- no sound is in two splits
@@ -52,6 +60,8 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         shutil.copy(folder / f"{number}.wav", folder / f"{number + 9}.wav")
     (folder / "link.wav").symlink_to("3.wav")
+    clips = (Clip(str(number), {"audio": f"{number}.wav"}, "test", "a") for number in range(9))
+    decoded(Manifest(folder / "manifest.jsonl", tuple(clips)))
     return folder
 
 
@@ -60,12 +70,15 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn=st.lists(
         st.tuples(st.integers(0, 11), st.sampled_from(["train", "test"]), st.sampled_from(["a", "b", "c"])),
         min_size=6, max_size=14,
-    )
+    ),
+    parted=st.booleans(),
 )  # fmt: skip
 def test_no_sound_is_in_two_splits_or_there_are_no_mixtures(
-    twelve: Path, tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, str, str]]
+    twelve: Path, tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, str, str]], parted: bool
 ) -> None:
     """Clips of any file, class and split, each in a group of its own: a manifest that `check_groups` lets through."""
+    if parted:  # by chance alone, few draws are
+        drawn = [(file, "train" if file % 9 < 5 else "test", label) for file, _, label in drawn]
     clips = [Clip(f"clip {number}", {"audio": f"{file}.wav"}, split, f"group {number}", labels=(label,))
              for number, (file, split, label) in enumerate(drawn)]  # fmt: skip
     path = twelve / "manifest.jsonl"
@@ -127,8 +140,6 @@ def test_on_the_fly_too(sounds: Manifest, tmp_path: Path) -> None:
     mixture = {"num_sources": 2, "duration_s": 1.0}
     tree = {"manifest": str(sounds.path), "cache": str(tmp_path), "mixture": mixture,
             "inputs": {"audio": {"kind": "waveform", "sample_rate_hz": RATE}}}  # fmt: skip
-    from mmfusion.data.inputs import DataConfig
-
     with pytest.raises(InputError, match=r"train-0\.wav is in two splits"):
         Mixtures(manifest, cache, validate(DataConfig, tree, "test"), progress=False)
     Mixtures(manifest, cache, validate(DataConfig, {**tree, "legacy_split": True}, "test"), progress=False)
@@ -145,7 +156,7 @@ def test_a_split_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> N
 
 
 def test_classes_of_any_name_stay_in_the_folder(tmp_path: Path) -> None:
-    manifest = write_sounds(tmp_path / "set", num_classes=3)
+    manifest = decoded(write_sounds(tmp_path / "set", num_classes=3))
     names = {"class 0": "..", "class 1": "../../up", "class 2": "/etc/x"}
     clips = [replace(clip, labels=(names[(clip.labels or ("",))[0]],)) for clip in manifest.clips]
     write_manifest(manifest.path, clips)
@@ -209,8 +220,6 @@ def test_a_set_with_rooms_is_made_again_after_it_was_moved(sounds: Manifest, tmp
                                                                                ".jams").items()  # fmt: skip
     write_sound(now[0], 0.3 ** np.arange(20.0), RATE)
     write_sound(now[1], 0.3 ** np.arange(20.0), RATE)
-    from mmfusion.data.mix_sound import read_response
-
     read_response.cache_clear()
     with pytest.raises(InputError, match="the file, its room or their decoder is not what it was"):
         remix(table, tmp_path / "third", str(tmp_path / "cache"), rooms=now, progress=False)
@@ -231,6 +240,7 @@ def test_a_damaged_sound_is_used_and_named(tmp_path: Path) -> None:
             path.with_suffix(".mp4").rename(path)
             damaged(path, slice(4, 6), "audio")
             broken.append(clip.id)
+    decoded(manifest)
     wanted = order(manifest, tmp_path / "out", splits=["test"], count=4)
     made = make_mixtures(wanted, progress=False)
     for report in (made, make_mixtures(wanted, progress=False)):  # the second finds all in the cache
@@ -249,7 +259,7 @@ def test_a_damaged_sound_is_used_and_named(tmp_path: Path) -> None:
 
 def test_a_broken_picture_costs_no_mixture(tmp_path: Path) -> None:
     """Pictures that are missing, no film at all, undecodable, damaged, or over before the sound begins."""
-    manifest = write_sounds(tmp_path / "set", pictures=True)
+    manifest = decoded(write_sounds(tmp_path / "set", pictures=True))
     clips = []
     for number, clip in enumerate(manifest.clips):
         film = manifest.path.parent / f"{clip.id}.video.mp4"
