@@ -196,7 +196,7 @@ def _go_through(model: Any, material: Material, clips: Sequence[Clip], run: Run,
         losses.rows.append((number, len(batch.ids), {"loss": float(total), **{k: float(v) for k, v in parts.items()}}))
         starts_s = [clips[index].start_s for index in indices] if reader else None
         told = describe(plain, fused, outputs, batch, material.vocabulary, search, starts_s)
-        parted = source_rows(run.config, outputs, batch)
+        parted = source_rows(run.config, plain.as_sources(outputs, batch.targets), batch)
         said += [(clip, replace(one, sources=own)) for clip, one, own in zip(batch.ids, told, parted, strict=True)]
     losses.rows = gather_object(losses.rows)
     return dict(gather_object(said)), losses

@@ -139,6 +139,11 @@ class FusionModel(nn.Module):
         figures = {f"{name}.loss": loss for name, (loss, _) in told.items()}
         return total, figures | {f"{name}.{key}": v for name, (_, more) in told.items() for key, v in more.items()}
 
+    def as_sources(self, outputs: Mapping[str, Decision], targets: Targets) -> dict[str, Separated]:
+        """What each separation head's output is scored as."""
+        heads = {name: head for name, head in self.heads.items() if isinstance(head, Separator) and name in outputs}
+        return {name: head.as_sources(cast(Separated, outputs[name]), targets) for name, head in heads.items()}
+
     @property
     def steppers(self) -> dict[str, Stepper]:
         """The heads that say words, by name."""

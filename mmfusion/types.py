@@ -249,6 +249,7 @@ class Separator(Protocol):
     """The fused stream and a mixture as it came in (the input called `reads`) -> the signals that it is the sum of.
 
     `told_loss` gives the loss as a Head's `loss` does, and figures to watch beside it (float32 scalars by name).
+    `as_sources` gives what is compared with the true sources when the output is scored.
     """
 
     reads: str
@@ -256,6 +257,8 @@ class Separator(Protocol):
     def __call__(self, stream: Stream, mixture: Stream) -> Separated: ...
 
     def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def as_sources(self, output: Separated, targets: Targets) -> Separated: ...
 
 
 @runtime_checkable

@@ -83,7 +83,8 @@ class ClipDataset(Dataset[Example]):
             example = unite(example, self._other(place, f"united {number} {clip.id}"), level_db)
         if plan.mixed is not None:
             place, weight = plan.mixed
-            example = mixup(example, self._other(place, f"mixed {clip.id}"), weight)
+            other = self._other(place, f"mixed {clip.id}")
+            example = mixup(example, other, weight, self.config.augment.blend.equal_power)
         return example
 
     def _other(self, place: int, use: str) -> Example:

@@ -83,7 +83,7 @@ class DataConfig:
     legacy_split: bool = False
     """accept a traditional split whose groups (speakers, source videos) overlap; every table then says so"""
     mixture: MixtureConfig | None = None
-    """mix clips of one class on the fly, in every split, and show the mixtures in their place; null shows the clips"""
+    """mix clips on the fly, in every split, and show the mixtures in their place; null shows the clips"""
     augment: AugmentConfig = AugmentConfig()
     modality_dropout: dict[str, Probability] = Field(default_factory=dict)
     """input -> probability of hiding it from a clip in training; one input that the clip has is always left"""

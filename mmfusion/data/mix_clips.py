@@ -40,9 +40,9 @@ class MixtureManifest(Manifest):
 
 
 class Mixtures:
-    """The mixtures of a data set; `sounds` and `cache` are those of the clips of one class that they are made of.
+    """The mixtures of a data set; `sounds` and `cache` are those of the clips that they are made of.
 
-    `left_out` names the clips that cannot be a source, by reason. InputError when a split has too few classes, and when
+    `left_out` names the clips that cannot be a source, by reason. InputError when a split has too few of them, and when
     a sound is in two splits (unless `data.legacy_split`).
     """
 
@@ -78,12 +78,16 @@ class Mixtures:
         return training_recipe(pool, self.config, number, *training)
 
     def describe(self, recipe: Recipe) -> Clip:
-        """A recipe as a clip: labels, and the sources with their times; the first one is seen where it has pictures."""
+        """A recipe as a clip: labels, and the sources with their times; the first one is seen where it has pictures.
+
+        Of recordings it is not known what is heard when, so there are no sources.
+        """
         rate, first = recipe.sample_rate_hz, recipe.parts[0]
         shown = any(key in first.clip.media for key in self._pictures.values())
         sources = tuple(
             Source(part.label, part.onset_sample / rate, part.end_sample / rate, seen=shown and part is first)
             for part in recipe.parts
+            if part.label
         )
         return Clip(recipe.id, {}, recipe.split, recipe.parts[0].clip.group, end_s=recipe.duration_s,
                     labels=recipe.labels, sources=sources)  # fmt: skip

@@ -13,7 +13,7 @@ from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.mix_pool import LeftOut, listen, sound_manifest
+from mmfusion.data.mix_pool import LeftOut, listen, recording_manifest, sound_manifest
 from mmfusion.data.mixtures import MixtureConfig, Part, Pool, make_pool
 
 SOUND = "audio"
@@ -54,17 +54,21 @@ def samples_of(cache: ClipCache, part: Part) -> np.ndarray:
 
 
 def decoded_manifest(manifest: Manifest, data: DataConfig) -> tuple[Manifest, LeftOut]:
-    """The clips that a run decodes: those of the manifest, or, where it mixes, those of `sound_manifest`."""
+    """The clips that a run decodes, and those left out: of the manifest, or, where it mixes, what can be a source."""
     if data.mixture is None:
         return manifest, {}
-    return sound_manifest(manifest, data.mixture.selected_classes, data.inputs[SOUND].source or SOUND)
+    key = data.inputs[SOUND].source or SOUND
+    if data.mixture.sources == "recordings":
+        return recording_manifest(manifest, key)
+    return sound_manifest(manifest, data.mixture.selected_classes, key)
 
 
 def gather_pools(sounds: Manifest, cache: ClipCache, config: MixtureConfig, splits: Sequence[str], progress: bool = True
                  ) -> tuple[dict[str, Pool], LeftOut]:  # fmt: skip
     """What mixtures of each split are drawn from, and the clips that cannot be a source, by reason.
 
-    Listens to every clip of the splits once. InputError when a split has fewer classes than a mixture has sources.
+    Listens to every clip of the splits once. InputError when a split has fewer classes (or recordings) than a mixture
+    has sources.
     """
     rate = cache.layouts[SOUND].rate
     assert rate is not None

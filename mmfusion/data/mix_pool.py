@@ -1,4 +1,4 @@
-"""What mixtures are made of: clips in which one class sounds, and where in them there is something to hear.
+"""What mixtures are made of: clips in which one class sounds, or whole recordings, and where something is heard.
 
 A `Sound` knows the power of each of its frames of 20 ms as a running sum, so what a part of it holds is two look-ups.
 A frame is active when its power is within `floor_db` of the loudest frame's and above `SILENCE_DB` of full scale.
@@ -24,7 +24,7 @@ LeftOut = dict[str, list[str]]
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """A clip of exactly one class as it can be cut: `frame` samples a frame, and running sums over its frames.
+    """A clip as it can be cut: `frame` samples a frame, and running sums over its frames.
 
     `active` and `energy` (frames + 1,) count active frames and add up squared samples before each frame. The last
     frame may be shorter than the others.
@@ -38,7 +38,7 @@ class Sound:
 
     @property
     def label(self) -> str:
-        """The class that sounds."""
+        """The class that sounds, of a clip that has exactly one."""
         return label_of(self.clip)
 
     def length_in(self, room: int) -> int:
@@ -95,6 +95,18 @@ def sound_manifest(manifest: Manifest, classes: Collection[str] = (), key: str =
         reasons = "; ".join(f"{len(ids)} {reason}" for reason, ids in left_out.items())
         raise InputError(f"{manifest.path}: no clip can be a source of a mixture ({reasons or 'no class is left'})")
     return Manifest(manifest.path, tuple(sounds)), left_out
+
+
+def recording_manifest(manifest: Manifest, key: str = "audio") -> tuple[Manifest, LeftOut]:
+    """The clips that have `key` in their media, as they are, whatever is heard in them; and the others, by reason.
+
+    InputError when there are none.
+    """
+    left_out = {f"clips have no media.{key}": [clip.id for clip in manifest.clips if key not in clip.media]}
+    recordings = tuple(clip for clip in manifest.clips if key in clip.media)
+    if not recordings:
+        raise InputError(f"{manifest.path}: no clip can be a source of a mixture: none has media.{key}")
+    return Manifest(manifest.path, recordings), {reason: ids for reason, ids in left_out.items() if ids}
 
 
 def in_words(left_out: LeftOut, num_named: int = 3) -> list[str]:

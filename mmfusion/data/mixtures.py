@@ -2,7 +2,8 @@
 
 A `Recipe` depends on the settings, the sounds of its split, a seed and the mixture's number, and on nothing else: any
 process draws the same one, in any order. A class is in a mixture once at most; classes are drawn uniformly, and then a
-sound of the class, whatever the numbers of sounds.
+sound of the class, whatever the numbers of sounds. Of recordings, in which anything may be heard, the clips themselves
+are drawn uniformly, each once at most.
 
 Levels. The energy of a source is the sum of its squared samples in the mixture. `snr_db` is the energy of a source
 relative to that of the mixture's first one, which has 0 dB, as in WSJ0-2mix (Hershey et al. 2016) for two speakers. So
@@ -17,7 +18,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -36,6 +37,9 @@ class MixtureConfig:
 
     num_sources: int = Field(default=2, ge=2, le=100)
     """sources a mixture, each of another class"""
+    sources: Literal["isolated", "recordings"] = "isolated"
+    """isolated: clips, or parts of them, in which one class sounds; recordings: whole clips, each another one, with any
+    labels or none, for heads that learn without single sounds (loss objective mixit)"""
     duration_s: float = Field(default=10.0, ge=0.1, le=3600)
     """length of a mixture; longer clips are cropped"""
     snr_db: tuple[float, float] = (-5.0, 5.0)
@@ -69,6 +73,8 @@ class MixtureConfig:
                 raise ValueError(f"{name} must be the lowest and the highest value, got {given[0]:g} and {given[1]:g}")
         if self.onset_s is not None and not 0 <= self.onset_s[0] <= self.onset_s[1] < self.duration_s:
             raise ValueError(f"onset_s must lie within the {self.duration_s:g} s of the mixture, got {self.onset_s}")
+        if self.selected_classes and self.sources == "recordings":
+            raise ValueError("selected_classes picks isolated sources, and sources: recordings takes clips as they are")
         if self.selected_classes and len(set(self.selected_classes)) < self.num_sources:
             few = len(set(self.selected_classes))
             raise ValueError(f"num_sources is {self.num_sources}, each of another class, and {few} are selected")
@@ -80,7 +86,7 @@ class Part:
     """One source of a mixture: `num_samples` of a clip's sound from `from_sample` on, heard from `onset_sample` on."""
 
     clip: Clip
-    class_id: int
+    class_id: int | None
     from_sample: int
     onset_sample: int
     num_samples: int
@@ -90,8 +96,8 @@ class Part:
 
     @property
     def label(self) -> str:
-        """The class of the source."""
-        return label_of(self.clip)
+        """The class of the source; "" of a recording, in which anything may be heard."""
+        return "" if self.class_id is None else label_of(self.clip)
 
     @property
     def end_sample(self) -> int:
@@ -117,14 +123,17 @@ class Recipe:
         return self.num_samples / self.sample_rate_hz
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes of all sources, sorted."""
-        return tuple(sorted(part.label for part in self.parts))
+    def labels(self) -> tuple[str, ...] | None:
+        """The classes of all sources, sorted; None where those of a recording are not known."""
+        labels = [part.clip.labels for part in self.parts]
+        if any(own is None for own in labels):
+            return None
+        return tuple(sorted({label for own in labels for label in own or ()}))
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The sounds of one split by class; `class_ids` are those of the whole data set."""
+    """The sounds of one split by class, with `class_ids` of the whole data set; recordings by clip, without any."""
 
     split: str
     sample_rate_hz: int
@@ -136,21 +145,23 @@ def make_pool(split: str, sounds: Iterable[Sound], config: MixtureConfig, classe
               where: str) -> tuple[Pool, list[str]]:  # fmt: skip
     """The sounds of a split that can be drawn from, and the ids of those in which too little is active.
 
-    InputError, which begins with `where`, when they have fewer classes than a mixture has sources.
+    InputError, which begins with `where`, when they have fewer classes (or recordings) than a mixture has sources.
     """
+    whole = config.sources == "recordings"
     found: dict[str, list[Sound]] = {}
     quiet: list[str] = []
     first = 0 if config.onset_s is None else round(config.onset_s[0] * rate)
     room = round(config.duration_s * rate) - first
     for sound in sounds:
         if len(sound.starts(sound.length_in(room), config.min_active)):
-            found.setdefault(sound.label, []).append(sound)
+            found.setdefault(sound.clip.id if whole else sound.label, []).append(sound)
         else:
             quiet.append(sound.clip.id)
     if len(found) < config.num_sources:
-        raise InputError(f"{where}: split {split!r}: num_sources is {config.num_sources}, each of another class, "
-                         f"and {len(found)} classes have a sound that can be used")  # fmt: skip
-    ids = {label: number for number, label in enumerate(classes)}
+        other, things = ("another", "recordings") if whole else ("of another class", "classes have a sound that")
+        raise InputError(f"{where}: split {split!r}: num_sources is {config.num_sources}, each {other}, "
+                         f"and {len(found)} {things} can be used")  # fmt: skip
+    ids = {} if whole else {label: number for number, label in enumerate(classes)}
     return Pool(split, rate, ids, {label: tuple(found[label]) for label in sorted(found)}), quiet
 
 
@@ -194,11 +205,11 @@ def _draw(pool: Pool, config: MixtureConfig, number: int, rng: np.random.Generat
     names = tuple(pool.sounds)
     parts = []
     for place, snr_db, energy in zip(rng.permutation(len(names))[:num], snrs_db, energies.tolist(), strict=True):
-        label = names[place]
-        sound, start, onset, length = _place(pool.sounds[label], config, pool.sample_rate_hz, num_samples, rng)
+        name = names[place]
+        sound, start, onset, length = _place(pool.sounds[name], config, pool.sample_rate_hz, num_samples, rng)
         rooms = config.impulse_responses
         parts.append(Part(
-            sound.clip, pool.class_ids[label], start, onset, length, snr_db,
+            sound.clip, pool.class_ids.get(name), start, onset, length, snr_db,
             gain_db=round(10 * math.log10(energy / sound.energy_of(start, length)), 6),
             impulse_response=rooms[rng.integers(len(rooms))] if rooms else None,
         ))  # fmt: skip
@@ -223,4 +234,4 @@ def _place(sounds: Sequence[Sound], config: MixtureConfig, rate: int, num_sample
         starts = sound.starts(length, config.min_active)
         if len(starts):
             return sound, int(starts[rng.integers(len(starts))]) * sound.frame, onset, length
-    raise InputError(f"onset_s: {_MOST_DRAWS} draws in {config.onset_s} left no active crop of {sounds[0].label!r}")
+    raise InputError(f"onset_s: {_MOST_DRAWS} draws in {config.onset_s} left no active crop of {sounds[0].clip.id!r}")

@@ -10,7 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmfusion.config import configclass
-from mmfusion.heads.separation_losses import Consistency, SeparationLossConfig, consistent, separation_loss
+from mmfusion.heads.separation_losses import (
+    Consistency,
+    SeparationLossConfig,
+    added_up,
+    consistent,
+    separation_loss,
+)
 from mmfusion.spectrum import StftConfig, to_sound, to_spectra
 from mmfusion.types import InputError, Separated, Stream, Targets
 
@@ -96,16 +102,32 @@ class _Separation(nn.Module):
         """The mean loss of the clips of a batch, and figures; see `separation_loss`. Zero without sources."""
         if targets.sources is None:
             return 0.0 * output.sources.float().sum(), {}
-        known = targets.source_mask
-        if known is None:
-            known = torch.ones(targets.sources.shape[:2], dtype=torch.bool, device=targets.sources.device)
-        return separation_loss(self.objective, output.sources, targets.sources, known)
+        return separation_loss(self.objective, output.sources, targets.sources, _known(targets.sources, targets))
+
+    def as_sources(self, output: Separated, targets: Targets) -> Separated:
+        """What is compared with the sources of a batch to score it: the output as it is, but for mixit.
+
+        Outputs that learnt to add up to the sources are parts of them. Where there are more of them than sources they
+        are added up, in float64, each to one source, so that the mean SI-SDR is the highest (`added_up`).
+        """
+        sources = targets.sources
+        if sources is None or self.objective.objective != "mixit" or self.num_outputs <= sources.shape[1]:
+            return output
+        sums = added_up(output.sources.double(), sources.double(), _known(sources, targets), "si_sdr")
+        return Separated(sums.float(), output.mask)
 
     def _finished(self, estimates: Tensor, mixture: Stream) -> Separated:
         """Raw estimates (B, S, N) made to sum to the mixture, float32, zero where there is no sound."""
         with torch.autocast(estimates.device.type, enabled=False):
             heard = estimates.float().masked_fill(~mixture.mask[:, None], 0)
             return Separated(consistent(heard, mixture.zeroed().float(), self.consistency), mixture.mask)
+
+
+def _known(sources: Tensor, targets: Targets) -> Tensor:
+    """(B, S) which of the sources are there and heard; all where nothing is said."""
+    if targets.source_mask is None:
+        return torch.ones(sources.shape[:2], dtype=torch.bool, device=sources.device)
+    return targets.source_mask
 
 
 class MaskHead(_Separation):

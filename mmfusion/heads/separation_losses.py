@@ -157,8 +157,21 @@ def assign(costs: Tensor) -> Tensor:
 def mixit_loss(estimates: Tensor, mixtures: Tensor, known: Tensor, max_db: float | None = None) -> Tensor:
     """(B,) mixture invariant training (Wisdom et al. 2020, equation 2): the mean negative SNR of mixtures (B, R, N).
 
-    Every estimate (B, S, N) is added to the one mixture that it serves best. All R^S ways are tried: at most
-    MAX_MIXIT_OUTPUTS and MAX_MIXIT_MIXTURES, else InputError. A mixture that is silent counts by its sum's `silence`.
+    Every estimate (B, S, N) is added to the one mixture that it serves best (`added_up`, InputError as there). A
+    mixture that is silent counts by its sum's `silence`.
+    """
+    power = _power(mixtures)
+    noise = _power(mixtures - added_up(estimates, mixtures, known, "snr", max_db))
+    heard = -_decibels(power, noise, power, max_db)
+    return torch.where(known, heard, silence(noise, power.sum(-1, keepdim=True), max_db)).mean(-1)
+
+
+def added_up(estimates: Tensor, mixtures: Tensor, known: Tensor, measure: Measure, max_db: float | None = None
+             ) -> Tensor:  # fmt: skip
+    """(B, R, N): estimates (B, S, N) added up to mixtures (B, R, N), each to one, so that the mean cost is the lowest.
+
+    The cost is the negative measure, of a silent mixture its sum's `silence`. All R^S ways are tried: at most
+    MAX_MIXIT_OUTPUTS and MAX_MIXIT_MIXTURES, else InputError.
     """
     num, outputs = mixtures.shape[1], estimates.shape[1]
     if outputs > MAX_MIXIT_OUTPUTS or num > MAX_MIXIT_MIXTURES:
@@ -166,20 +179,22 @@ def mixit_loss(estimates: Tensor, mixtures: Tensor, known: Tensor, max_db: float
         raise InputError(f"objective: mixit tries every way to add outputs up and takes at most {most}, "
                          f"there are {outputs} and {num}")  # fmt: skip
     ways = torch.tensor(list(product(range(num), repeat=outputs)), device=estimates.device)
-    ways = one_hot(ways, num).transpose(1, 2).float()
-    power = _power(mixtures)
+    ways = one_hot(ways, num).transpose(1, 2).to(estimates.dtype)
     with torch.no_grad():
-        sums = ways.flatten(0, 1)
+        power, sums = _power(mixtures)[:, None], ways.flatten(0, 1)
         energy = torch.einsum("ws,bst,wt->bw", sums, estimates @ estimates.transpose(1, 2), sums)
+        energy = energy.unflatten(1, (-1, num))
         inner = torch.einsum("ws,bsr->bwr", sums, estimates @ mixtures.transpose(1, 2)).unflatten(1, (-1, num))
-        noise = power[:, None] - 2 * inner.diagonal(dim1=2, dim2=3) + energy.unflatten(1, (-1, num))
-        best = _mixit_costs(noise.clamp(min=0), power[:, None], known[:, None], max_db).mean(-1).argmin(1)
-    return _mixit_costs(_power(mixtures - ways[best] @ estimates), power, known, max_db).mean(-1)
-
-
-def _mixit_costs(noise: Tensor, power: Tensor, known: Tensor, max_db: float | None) -> Tensor:
-    heard = -_decibels(power, noise, power, max_db)
-    return torch.where(known, heard, silence(noise, power.sum(-1, keepdim=True), max_db))
+        inner = inner.diagonal(dim1=2, dim2=3)
+        noise = (power - 2 * inner + energy).clamp(min=0)
+        if measure == "snr":
+            heard = -_decibels(power, noise, power, max_db)
+        else:
+            target = inner.square() / (power + _TINY)
+            heard = -_decibels(target, (energy - target).clamp(min=0), power, max_db)
+        quiet = silence(noise, power.sum(-1, keepdim=True), max_db)
+        best = torch.where(known[:, None], heard, quiet).mean(-1).argmin(1)
+    return ways[best] @ estimates
 
 
 def consistent(estimates: Tensor, mixture: Tensor, how: Consistency) -> Tensor:

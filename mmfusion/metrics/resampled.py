@@ -1,5 +1,7 @@
 """Corpus metrics as functions of how often each clip was drawn, for the bootstrap (significance).
 
+The figures of labels take any weights from 0 up in the place of counts, too (source_clips).
+
 Each value equals what scikit-learn, pycocoevalcap or the METEOR jar gives on the drawn clips, but for CIDEr, whose
 document frequencies stay those of all scored clips. A class without positives in a draw is left out of that draw's
 macro mean, for both systems alike.
@@ -113,7 +115,8 @@ def _average_precision(table: LabelTable, column: int, counts: np.ndarray) -> np
     if not positives.shape[1]:
         return np.full(len(counts), np.nan)
     gained = np.diff(positives, axis=1, prepend=0)
-    precision = positives / np.maximum(positives + negatives, 1)
+    above = positives + negatives
+    precision = positives / np.where(above > 0, above, 1)
     return ratio((gained * precision).sum(axis=1), positives[:, -1])
 
 

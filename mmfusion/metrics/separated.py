@@ -6,29 +6,31 @@ level of what came out for them. All in dB, but for the shares.
     si_sdri          mean over mixtures of the SI-SDR's improvement over the mixture itself; si_sdri_median likewise
     si_sdr           mean over mixtures of the SI-SDR
     share_below_0    share of the mixtures whose improvement is below 0 dB
-    share_of_ideal   mean improvement / mean improvement that the ideal ratio mask gives (`ideal_masks`)
+    share_of_ideal   si_sdri / ideal_si_sdri, the same mean of the improvement that the ideal ratio mask gives
+                     (`ideal_masks`), whose estimates are dealt out to the sources by the same rule: its own share is 1
 
-The mean of SI-SDRi has a heavy tail: look at the median and at the share below 0 beside it.
-
-The unit of the bootstrap is the source clip, because mixtures that share one are not independent: a draw of clips gives
-each mixture the product of its clips' counts as its weight (Owen 2007, "The pigeonhole bootstrap", Annals of Applied
-Statistics 1; Owen & Eckles 2012, the same 6, for more than two), and the figure is that of the mixtures so weighted. A
-mixture of S sources is left in about 0.63^S of the draws, so many sources need many mixtures.
+The mean of SI-SDRi has a heavy tail: look at the median and at the share below 0 beside it. The unit of the bootstrap
+is the source clip (`source_clips`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mmfusion.metrics.defined import mean_defined, ratio
+from mmfusion.metrics.defined import finite, mean_defined, ratio
 from mmfusion.metrics.separation import separation_metrics
 from mmfusion.metrics.significance import Statistic
+from mmfusion.metrics.source_clips import by_source_clip
 
 SEPARATION_STATISTICS = ("si_sdri", "si_sdri_median", "si_sdr", "share_below_0", "share_of_ideal")
-SCORER = "SI-SDR without mean subtraction, permutation by SI-SDR; ideal ratio mask of magnitudes, STFT 512/128 Hann"
+SCORER = (
+    "SI-SDR without mean subtraction, outputs dealt out to the sources (of mixit: added up) by SI-SDR; ideal ratio "
+    "mask of magnitudes, STFT 512/128 Hann, dealt out likewise"
+)
 
 Sources = Sequence[Mapping[str, Any]]
 
@@ -38,11 +40,11 @@ def source_figures(references: np.ndarray, estimates: np.ndarray, mixture: np.nd
     """One dict for each of the references (R, N): `si_sdr`, `si_sdri`, `ideal_si_sdri` (None where the source is
     silent), `level_db` of its estimate beside the mixture, `silent`, `silent_estimate`.
 
-    The estimates (S, N), S >= R, are dealt out by SI-SDR; `ideal` (R, N) are the ideal ratio mask's, in order.
+    The estimates (S, N), S >= R, are dealt out by SI-SDR, and so are the ideal ratio mask's, `ideal` (R, N).
     """
     missing = np.zeros((len(estimates) - len(references), references.shape[1]))
     found = separation_metrics(np.concatenate([references, missing]), estimates, mixture, taps=None)
-    best = separation_metrics(references, ideal, mixture, permute_by="none", taps=None)
+    best = separation_metrics(references, ideal, mixture, taps=None)
     figures = []
     for place in range(len(references)):
         own, bound = found["per_source"][str(place)], best["per_source"][str(place)]
@@ -60,15 +62,25 @@ def separation_summary(mixtures: Sequence[Sources], labels: Sequence[Sequence[st
     Also ideal_si_sdri, num_mixtures, num_sources, num_silent (references), num_silent_estimates (of sources that are
     heard), silent_level_db (mean level of what came out for silent sources), scorer, and per_label {label:
     {num_sources, si_sdri}}.
+
+    Where whole recordings were mixed (labels ""), nothing is known of single sources. Then there are no such figures,
+    but those of the recordings: recordings_si_sdri, recordings_si_sdr, num_mixtures, num_recordings,
+    num_silent_estimates, scorer.
     """
     every = [(source, name) for own, names in zip(mixtures, labels, strict=True)
              for source, name in zip(own, names, strict=True)]  # fmt: skip
     heard = [(source, name) for source, name in every if not source["silent"]]
-    ones = np.ones((1, len(mixtures)))
-    summary: dict[str, Any] = {name: _figure(name, mixtures, ones) for name in SEPARATION_STATISTICS}
-    summary = {name: None if np.isnan(value[0]) else float(value[0]) for name, value in summary.items()}
+    summary = {name: _as_they_are(name, mixtures) for name in SEPARATION_STATISTICS}
+    if not any(name for _, name in every):
+        return {
+            **{f"recordings_{name}": summary[name] for name in ("si_sdri", "si_sdr")},
+            "num_mixtures": len(mixtures),
+            "num_recordings": len(every),
+            "num_silent_estimates": sum(source["silent_estimate"] for source, _ in heard),
+            "scorer": SCORER,
+        }
     return summary | {
-        "ideal_si_sdri": mean_defined(source["ideal_si_sdri"] for source, _ in heard),
+        "ideal_si_sdri": _as_they_are("ideal_si_sdri", mixtures),
         "num_mixtures": len(mixtures),
         "num_sources": len(every),
         "num_silent": len(every) - len(heard),
@@ -89,20 +101,18 @@ def separation_statistic(name: str, mixtures: Sequence[Sources], clips: Sequence
     """One of SEPARATION_STATISTICS as a Statistic of the source clips; `clips` names those of each mixture."""
     if name not in SEPARATION_STATISTICS:
         raise ValueError(f"{name} is not one of {', '.join(SEPARATION_STATISTICS)}")
-    names = sorted({clip for own in clips for clip in own})
-    place = {clip: number for number, clip in enumerate(names)}
-    members = [np.array([place[clip] for clip in own]) for own in clips]
+    bounds = (0.0, 1.0) if name == "share_below_0" else ()
+    return by_source_clip(Statistic(len(mixtures), partial(_figure, name, mixtures)), clips, *bounds)
 
-    def of_counts(counts: np.ndarray) -> np.ndarray:
-        weights = np.stack([counts[:, own].prod(axis=1) for own in members], axis=1)
-        return _figure(name, mixtures, weights.astype(np.float64))
 
-    return Statistic(len(names), of_counts)
+def _as_they_are(name: str, mixtures: Sequence[Sources]) -> float | None:
+    """A figure of the mixtures, each counted once; None where it is not defined."""
+    return finite(_figure(name, mixtures, np.ones((1, len(mixtures))))[0])
 
 
 def _figure(name: str, mixtures: Sequence[Sources], weights: np.ndarray) -> np.ndarray:
     """(D,) a figure of the mixtures, which weigh `weights` (D, M); NaN where nothing is left."""
-    key = "si_sdr" if name == "si_sdr" else "si_sdri"
+    key = name if name in ("si_sdr", "ideal_si_sdri") else "si_sdri"
     values = _per_mixture(mixtures, key)
     known = ~np.isnan(values)
     values, weights = values[known], weights[:, known]
@@ -123,15 +133,18 @@ def _per_mixture(mixtures: Sequence[Sources], key: str) -> np.ndarray:
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(D,) medians of values (M,), each as often as its whole-numbered weight (D, M) says; NaN for none."""
+    """(D,) medians of values (M,) with weights (D, M) from 0 up: half of the weight lies on either side.
+
+    For whole numbers that is the median of values that occur so often. NaN where there is no weight.
+    """
     order = np.argsort(values)
     running = np.cumsum(weights[:, order], axis=1)
     total = running[:, -1:] if running.shape[1] else np.zeros((len(weights), 1))
     found = np.full(len(weights), np.nan)
     some = total[:, 0] > 0
-    # The middle one of an odd number, the mean of the two middle ones of an even number.
-    low = (running[some] < (total[some] + 1) // 2).sum(axis=1)
-    high = (running[some] < total[some] // 2 + 1).sum(axis=1)
+    # Two values where half of the weight is reached exactly between them, else one and the same.
+    low = (running[some] < total[some] / 2).sum(axis=1)
+    high = (running[some] <= total[some] / 2).sum(axis=1)
     found[some] = (values[order][low] + values[order][high]) / 2
     return found
 

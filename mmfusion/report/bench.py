@@ -28,6 +28,7 @@ from mmfusion.encoders.build import build_steps
 from mmfusion.encoders.video import FrameCnnConfig
 from mmfusion.report.bench_captions import CAPTIONS, search_pair, training_pair
 from mmfusion.report.bench_mixtures import mixtures_lines
+from mmfusion.report.bench_separation import NUM_SOURCES, loss_pair
 from mmfusion.types import Stream
 
 PAIRS = 7
@@ -42,6 +43,7 @@ def bench() -> Iterator[str]:
     yield from _cache_against_decoding()
     yield from _bfloat16()
     yield from _captions()
+    yield _paired(*loss_pair(), f"separation loss over {NUM_SOURCES} sources against row by row")
     yield from mixtures_lines()
 
 

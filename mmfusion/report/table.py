@@ -1,9 +1,10 @@
 """The figures of a comparison: means, spreads, intervals and tests, from run folders alone.
 
 For every row: mean and standard deviation (sample, n - 1) over folds and seeds; a 95 % percentile bootstrap interval
-over test clips; the paired bootstrap p-value (two-sided) of its difference from the reference row, which is the best of
-the comparison's `reference` rows in that figure. Where there are several seeds the resampled figure is their mean, and
-where there are several folds the mean over folds, clips being drawn from all folds together.
+over test clips, or, where these are mixtures that are made on the fly, over their source clips; the paired bootstrap
+p-value (two-sided) of its difference from the reference row, which is the best of the comparison's `reference` rows in
+that figure. Where there are several seeds the resampled figure is their mean, and where there are several folds the
+mean over folds, clips being drawn from all folds together.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.evaluate import chances_of, label_truth, levels_of, read_rows
+from mmfusion.evaluate import Row, chances_of, label_truth, levels_of, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.metrics.resampled import caption_statistic, label_statistic
 from mmfusion.metrics.separated import separation_statistic
 from mmfusion.metrics.significance import Statistic, average, bootstrap_interval, paired_bootstrap
+from mmfusion.metrics.source_clips import by_source_clip
 from mmfusion.report.comparison import ComparisonConfig, FigureConfig, Job
 from mmfusion.report.search import draw_key
 from mmfusion.training.run import Run
@@ -75,6 +77,8 @@ class Table:
     """the reference row of each figure"""
     num_clips: int
     """test clips over all folds"""
+    of_mixtures: bool
+    """the test clips are mixtures, and what was drawn are their source clips"""
     provenance: dict[str, Any]
 
 
@@ -107,7 +111,8 @@ def make_table(comparison: ComparisonConfig, jobs: Sequence[Job]) -> Table:
         rows.append(TableRow(key, title, cells, facts[0]["num_parameters"], cost, len(own)))
     clips = {result.job.fold: result.metrics["num_clips"] for result in results}
     ranked = _ranked(rows, comparison)
-    return Table(comparison, ranked, tuple(references), sum(clips.values()), _provenance(results))
+    mixed = any(result.run.config.data.mixture is not None for result in results)
+    return Table(comparison, ranked, tuple(references), sum(clips.values()), mixed, _provenance(results))
 
 
 def _ranked(rows: Sequence[TableRow], comparison: ComparisonConfig) -> tuple[TableRow, ...]:
@@ -205,8 +210,7 @@ def _statistic(result: Result, name: str) -> Statistic:
     config = result.run.config.model.heads.get(head)
     if isinstance(config, SeparationConfig):
         rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
-        clips = [[source["clip"] for source in row["truth"]["sources"]] for row in rows]
-        return separation_statistic(metric, [row[head] for row in rows], clips)
+        return separation_statistic(metric, [row[head] for row in rows], _source_clips(rows))
     if not isinstance(config, LabelsConfig):
         per_clip = result.metrics[head].get("per_clip")
         if per_clip is None:
@@ -218,4 +222,11 @@ def _statistic(result: Result, name: str) -> Statistic:
     rows = read_rows(result.run.folder / f"predictions.{split}.jsonl")
     reference, known = label_truth(rows, labels)
     chances, levels = chances_of(rows, head, labels), levels_of(result.run.thresholds(), head, labels)
-    return label_statistic(metric, reference, chances, known, config.scored_as, levels)  # type: ignore[arg-type]
+    figure = label_statistic(metric, reference, chances, known, config.scored_as, levels)  # type: ignore[arg-type]
+    mixed = result.run.config.data.mixture is not None
+    return by_source_clip(figure, _source_clips(rows), 0.0, 1.0) if mixed else figure
+
+
+def _source_clips(rows: Sequence[Row]) -> list[list[str]]:
+    """The clips that each mixture is made of."""
+    return [[source["clip"] for source in row["truth"]["sources"]] for row in rows]

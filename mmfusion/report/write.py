@@ -116,7 +116,9 @@ def legend(table: Table) -> str:
     parts = ["mean ± standard deviation over folds and seeds"] if any(r.num_runs > 1 for r in table.rows) else []
     tested = {figure.title: ref for figure, ref in zip(table.comparison.figures, table.references, strict=True) if ref}
     if any(figure.significance for figure in table.comparison.figures):
-        parts.append(f"[95 % bootstrap interval over {table.num_clips} {table.comparison.split} clips]")
+        clips = f"{table.num_clips} {table.comparison.split} {'mixtures' if table.of_mixtures else 'clips'}"
+        drawn = f"the source clips of {clips}" if table.of_mixtures else clips
+        parts.append(f"[95 % bootstrap interval over {drawn}]")
     if tested:
         titles = {row.key: row.title for row in table.rows}
         against = ", ".join(f"{titles[row]} in {figure}" for figure, row in tested.items())

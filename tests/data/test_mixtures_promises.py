@@ -325,7 +325,8 @@ def test_every_setting_of_the_maker_can_be_given(tmp_path: Path) -> None:
         "activity_floor_db": ["--activity_floor_db", 30], "impulse_responses": ["--impulse_response", tmp_path / "x"],
         "selected_classes": ["--selected_classes", "a", "b", "c"], "seed": ["--seed", 9],
     }  # fmt: skip
-    names = {each.name for each in fields(MixtureConfig)} - {"num_train", "num_validation", "num_test"}  # type: ignore[arg-type]
+    of_training = {"num_train", "num_validation", "num_test", "sources"}
+    names = {each.name for each in fields(MixtureConfig)} - of_training  # type: ignore[arg-type]
     assert set(flags) == names
     common = ["-o", tmp_path, "--manifest", tmp_path / "m.jsonl"]
     plain = order_of(tool_arguments(*common)).mixture  # type: ignore[arg-type]

@@ -72,6 +72,31 @@ def test_float32_under_autocast() -> None:
     assert cast.data.dtype == torch.float32 and torch.equal(cast.data, plain.data)
 
 
+@given(share=st.floats(0.02, 0.4), raised=st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_a_raised_tone_is_a_higher_tone(share: float, raised: bool) -> None:
+    """Every clip's tone lands where a tone of one of the drawn frequencies does, and all pitches are drawn."""
+    model = LogMel(LogMelConfig(augment=SpecAugmentConfig(pitch=share)))
+    time = torch.arange(4000) / 16000
+    tone = torch.sin(2 * torch.pi * 1500.0 * time)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heard = model.train()(sound(tone.repeat(200, 1))).data[:, 10]
+    highest = 1500.0 * (1 + share if raised else 1 - share)
+    expected = model.eval()(sound(torch.sin(2 * torch.pi * highest * time)[None])).data[0, 10]
+    nearest = heard[(heard - expected).square().sum(1).argmin()]
+    assert abs(int(nearest.argmax()) - int(expected.argmax())) <= 1
+    plain = model(sound(tone[None])).data[0, 10]
+    torch.testing.assert_close(heard[(heard - plain).square().sum(1).argmin()], plain)
+    assert len({tuple(row.tolist()) for row in heard}) == 21
+
+
+def test_pitch_is_for_training_and_leaves_silence_alone() -> None:
+    model, data = LogMel(LogMelConfig(augment=SpecAugmentConfig(pitch=0.2))), noise(1, 8000)
+    torch.testing.assert_close(model.eval()(sound(data)).data, LogMel(LogMelConfig())(sound(data)).data)
+    assert not model.train()(sound(torch.zeros(2, 8000))).data.any()
+
+
 def test_spec_augment_in_training_only() -> None:
     config = SpecAugmentConfig(num_band_masks=2, band_width=10, num_time_masks=2, time_width_s=0.3)
     model, data = LogMel(LogMelConfig(augment=config)), noise(8, 16000)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mmfusion.config import validate
 from mmfusion.heads.separation_losses import (
     SeparationLossConfig,
+    added_up,
     collapse,
     consistent,
     inner_products,
@@ -190,6 +191,21 @@ def test_mixit_is_content_with_sources_that_add_up_to_the_mixtures() -> None:
     assert float(loss) == pytest.approx(-30, abs=0.01)
     with pytest.raises(InputError, match="at most 10 outputs and 3 mixtures"):
         mixit_loss(signals(1, 11), mixtures[:1], all_known(mixtures[:1]))
+
+
+@pytest.mark.parametrize("measure", ["si_sdr", "snr"])
+def test_outputs_are_added_up_by_the_best_of_all_ways(measure: str) -> None:
+    estimates, mixtures = signals(2, 4, 50), signals(2, 2, 50, seed=1)
+    found = added_up(estimates, mixtures, all_known(mixtures), measure)  # type: ignore[arg-type]
+    figures = []
+    for way in product(range(2), repeat=4):
+        sums = torch.stack([sum((estimates[:, i] for i in range(4) if way[i] == j), torch.zeros(2, 50))
+                            for j in range(2)], dim=1)  # fmt: skip
+        figures.append(signal_to_noise(sums, mixtures, measure).mean(1))  # type: ignore[arg-type]
+    best = torch.stack(figures).amax(0)
+    torch.testing.assert_close(found.sum(1), estimates.sum(1), atol=1e-5, rtol=0)
+    told = signal_to_noise(found, mixtures, measure).mean(1)  # type: ignore[arg-type]
+    torch.testing.assert_close(told, best, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("how", ["equal", "energy"])

@@ -49,23 +49,73 @@ def test_the_summary_by_hand() -> None:
     assert (found["num_mixtures"], found["num_sources"], found["num_silent"]) == (4, 8, 1)
     assert found["silent_level_db"] == -50.0 and found["num_silent_estimates"] == 0
     assert found["per_label"]["dog"] == {"num_sources": 2, "si_sdri": pytest.approx(-0.5)}
+    assert found["ideal_si_sdri"] == pytest.approx((10 + 12 + 10 + 10) / 4)
+    assert found["share_of_ideal"] == pytest.approx(found["si_sdri"] / found["ideal_si_sdri"])
     assert found["per_label"]["cow"] == {"num_sources": 1, "si_sdri": 6.0}
 
 
+def test_the_ideal_ratio_mask_has_a_share_of_exactly_one() -> None:
+    """Also where sources are silent, and where a mask's estimate is nearer to another source than its own."""
+    generator = np.random.default_rng(3)
+    mixtures = []
+    for number in range(6):
+        sources = generator.normal(size=(3, 500)) * 10 ** generator.uniform(-1, 0, (3, 1))
+        sources[2] *= number % 2
+        ideal = sources[[1, 0, 2]] + 0.3 * generator.normal(size=sources.shape)
+        mixtures.append(source_figures(sources, ideal, sources.sum(axis=0), ideal))
+    found = separation_summary(mixtures, [["a", "b", "c"]] * 6)
+    assert found["share_of_ideal"] == 1.0 and found["ideal_si_sdri"] == found["si_sdri"] and found["num_silent"] == 3
+
+
+def test_recordings_have_figures_of_their_own() -> None:
+    found = separation_summary(MIXTURES, [["", ""]] * 4)
+    assert found["recordings_si_sdri"] == pytest.approx(16.5 / 4) and found["num_recordings"] == 8
+    assert "si_sdri" not in found and "per_label" not in found
+
+
 @pytest.mark.parametrize("name", SEPARATION_STATISTICS)
-def test_a_draw_repeats_each_mixture_as_often_as_the_product_of_its_clips_counts(name: str) -> None:
-    statistic = separation_statistic(name, MIXTURES, CLIPS)
-    assert statistic.num_clips == 4 and statistic.value == pytest.approx(separation_summary(MIXTURES, LABELS)[name])
+def test_whole_weights_repeat_mixtures(name: str) -> None:
+    """The figure of weighted mixtures is that of so many copies of each."""
+    generator = np.random.default_rng(0)
+    mixtures = [[heard(float(generator.normal(2, 4)), 9 + place)] for place in range(7)]
+    clips = [[f"clip {place}"] for place in range(7)]  # one source each: a draw counts mixtures, as any bootstrap does
+    statistic = separation_statistic(name, mixtures, clips)
+    counts = generator.multinomial(7, [1 / 7] * 7, size=40)
+    for own, value in zip(counts, statistic.of_counts(counts), strict=True):
+        drawn = [mixture for mixture, number in zip(mixtures, own, strict=True) for _ in range(number)]
+        assert value == pytest.approx(separation_summary(drawn, [["x"]] * len(drawn))[name])
+
+
+def test_a_draw_weighs_mixtures_by_products_and_stretches_what_they_do() -> None:
+    statistic = separation_statistic("si_sdri", MIXTURES, CLIPS)
+    assert statistic.num_clips == 4 and statistic.value == pytest.approx(16.5 / 4)
+    counts, root = {"a": 2, "b": 0, "c": 1, "d": 1}, 2**0.5
+    weights = [np.prod([1 + (counts[clip] - 1) / root for clip in own]) for own in CLIPS]
+    weighted = np.dot(weights, [3, -1, 9, 5.5]) / np.sum(weights)
+    found = statistic.of_counts(np.array([list(counts.values())]))
+    assert found == pytest.approx(16.5 / 4 + root * (weighted - 16.5 / 4))
+    worse = separation_statistic("share_below_0", MIXTURES, CLIPS)
     every = np.array([counts for counts in product(range(5), repeat=4) if sum(counts) == 4])
-    found = statistic.of_counts(every)
-    for counts, value in zip(every, found, strict=True):
-        times = [int(np.prod([counts["abcd".index(clip)] for clip in own])) for own in CLIPS]
-        drawn = [mixture for mixture, number in zip(MIXTURES, times, strict=True) for _ in range(number)]
-        if not drawn:
-            assert np.isnan(value)
-            continue
-        expected = separation_summary(drawn, [["x"] * len(own) for own in drawn])[name]
-        assert value == pytest.approx(expected)
+    assert worse.of_counts(every).min() == 0 and worse.of_counts(every).max() <= 1
+
+
+@pytest.mark.parametrize(("num_sources", "most"), [(2, 1.3), (5, 1.5), (10, 1.8), (50, 3.0), (100, 3.5)])
+def test_intervals_of_any_number_of_sources_are_as_wide_as_the_clips_make_them(num_sources: int, most: float) -> None:
+    """Every clip is so many dB easier or harder than others, and a mixture's figure is the mean of its clips'."""
+    generator = np.random.default_rng(num_sources)
+    num_clips, num = 20 * num_sources, 300
+    own = np.stack([generator.permutation(num_clips)[:num_sources] for _ in range(num)])
+    ease = generator.normal(5, 4, num_clips)
+    mixtures = [[heard(float(value)) for value in ease[each]] for each in own]
+    clips = [[f"{clip:04d}" for clip in each] for each in own]
+    # The standard deviation over other clips in the same places.
+    uses = np.bincount(own.ravel(), minlength=num_clips)
+    expected = 4 * np.sqrt((uses**2).sum()) / own.size
+    for name in SEPARATION_STATISTICS:
+        found = bootstrap_interval(separation_statistic(name, mixtures, clips), num_samples=200)
+        assert found.low <= found.value <= found.high
+        if name == "si_sdri":
+            assert 0.8 < (found.high - found.low) / (2 * 1.96) / expected < most
 
 
 def test_the_interval_holds_the_figure() -> None:

@@ -53,6 +53,15 @@ def test_label_statistics_equal_scikit_learn_on_the_drawn_clips(target, seed: in
         assert statistic.value == pytest.approx(plain[metric], abs=1e-12)
 
 
+@pytest.mark.parametrize("metric", LABEL_METRICS)
+def test_label_statistics_take_weights_of_any_size(metric: str) -> None:
+    """Only what clips weigh beside one another matters."""
+    truth, scores, mask = random_case(3, 30, 4)
+    statistic = label_statistic(metric, truth, scores, mask)  # type: ignore[arg-type]
+    counts = np.random.default_rng(0).integers(0, 4, (5, 30))
+    assert statistic.of_counts(0.013 * counts) == pytest.approx(statistic.of_counts(counts), abs=1e-12)
+
+
 def test_two_thousand_draws_of_map_are_quick() -> None:
     truth, scores, mask = random_case(1, 200, 12)
     other = random_case(2, 200, 12)[1]

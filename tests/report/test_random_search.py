@@ -9,12 +9,14 @@ import pytest
 from fake_runs import make_comparison, make_run, right_first
 
 from mmfusion.config import validate
+from mmfusion.report.comparison import jobs_of, load_comparison
 from mmfusion.report.execute import execute
 from mmfusion.report.search import RandomSearchConfig, draw
 from mmfusion.report.table import make_table
 from mmfusion.report.write import as_markdown
 from mmfusion.types import InputError
 
+ROOT = Path(__file__).resolve().parents[2]
 RANGES: dict[str, Any] = {
     "training.optimiser.lr": {"kind": "loguniform", "low": 1e-4, "high": 1e-1},
     "training.optimiser.weight_decay": {"kind": "uniform", "low": 0.1, "high": 0.3},
@@ -79,6 +81,32 @@ def test_a_search_goes_on_where_it_was_and_ranks_its_draws(tmp_path: Path) -> No
     assert [row.key for row in table.rows] == ["audio", "both", "both-draw001", "both-draw002", "both-draw000"]
     lines = as_markdown(table, []).splitlines()
     assert [line.split(":")[0] for line in lines if line.startswith("| draw")] == ["| draw 1", "| draw 2", "| draw 0"]
+
+
+def test_the_search_that_is_shipped_makes_its_draws() -> None:
+    path = ROOT / "configs" / "compare" / "esc10_separation_search.yaml"
+    comparison = load_comparison(path)
+    search = comparison.search
+    assert search is not None and comparison.split == "val"
+    jobs = {job.row: job.config for job in jobs_of(comparison, path) if job.row.startswith("dense")}
+    assert len(jobs) == search.num_draws + 1 == 13
+    told = set()
+    for number in range(search.num_draws):
+        config, drawn = jobs[f"dense-draw{number:03d}"], draw(search, number)
+        encoder: Any = config.model.encoders["audio"]
+        head: Any = config.model.heads["separation"]
+        assert drawn == {
+            "training.optimiser.lr": config.training.optimiser.lr,
+            "model.encoders.audio.width": encoder.width,
+            "model.encoders.audio.blocks": encoder.blocks,
+            "model.encoders.audio.dropout": encoder.dropout,
+            "model.heads.separation.mask": head.mask,
+        }
+        assert 3e-4 <= config.training.optimiser.lr <= 3e-3 and config.training.epochs == 5
+        told.add(tuple(drawn.values()))
+    assert len(told) == 12 and {mask for *_, mask in told} == {"sigmoid", "softmax", "relu", "complex"}
+    # Another draw of the same number would be refused by the run that a first call left behind.
+    assert draw(search, 0)["training.optimiser.lr"] == 0.0005512
 
 
 @pytest.mark.parametrize(

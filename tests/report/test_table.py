@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from fake_runs import AUDIO, TRUTH, make_comparison, make_run, right_first
 
+from mmfusion.metrics.significance import bootstrap_interval, mean_of
+from mmfusion.metrics.source_clips import by_source_clip
 from mmfusion.report.page import write_page
 from mmfusion.report.table import Table, make_table
 from mmfusion.report.write import as_csv, as_markdown, provenance_lines, read_published
@@ -66,6 +69,29 @@ def test_interval_of_a_mean_is_binomial(tmp_path: Path) -> None:
         make_run(job, lambda _, clip: right_first(4)(clip))
     cell = make_table(comparison, jobs).rows[0].cells[0]
     assert (cell.low, cell.high, cell.sd) == (0.125, 0.875, None)
+
+
+def test_figures_of_mixtures_are_resampled_by_their_source_clips(tmp_path: Path) -> None:
+    mixtures = {"data.mixture": {"num_sources": 2}, "model.heads.labels.target": "multi"}
+    comparison, jobs = make_comparison(
+        tmp_path, rows={"audio": {"set": {**AUDIO, **mixtures}}}, seeds=[0], reference=[]
+    )
+    run = make_run(jobs[0], lambda job, clip: right_first(4)(clip))
+    # The four mixtures that are right share two clips, and those that are wrong two others.
+    clips = [["a", "b"]] * 4 + [["c", "d"]] * 4
+    path = run.folder / "predictions.test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, own in zip(rows, clips, strict=True):
+        row["truth"]["sources"] = [{"label": clip, "clip": clip} for clip in own]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = make_table(comparison, jobs)
+    (cell,) = table.rows[0].cells
+    right = mean_of([1.0] * 4 + [0.0] * 4)
+    expected = bootstrap_interval(by_source_clip(right, clips, 0.0, 1.0), num_samples=200)
+    assert (cell.mean, cell.low, cell.high) == pytest.approx((0.5, expected.low, expected.high))
+    independent = bootstrap_interval(right, num_samples=200)
+    assert expected.low < independent.low and expected.high > independent.high
+    assert "interval over the source clips of 8 test mixtures" in as_markdown(table, [])
 
 
 def test_folds_count_each_clip_once(tmp_path: Path) -> None:

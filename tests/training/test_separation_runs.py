@@ -23,6 +23,7 @@ from tiny_run import tree_of
 from mmfusion.config import validate
 from mmfusion.data.media import read_sound, write_clip, write_sound
 from mmfusion.evaluate import evaluate, read_rows
+from mmfusion.model import FusionModel
 from mmfusion.report.compare import compare
 from mmfusion.report.comparison import Baseline
 from mmfusion.report.separation_baselines import estimates_of
@@ -31,7 +32,7 @@ from mmfusion.separate_record import NAME
 from mmfusion.training.log import read_log
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run, RunConfig
-from mmfusion.types import InputError, Stream
+from mmfusion.types import Batch, InputError, Separated, Stream
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from sound_set import RATE, damaged, write_sounds
@@ -279,10 +280,32 @@ def test_the_tool_separates_any_media_file(trained: Run, tmp_path: Path) -> None
     assert json.loads((tmp_path / "out" / "torn" / NAME).read_text())["warnings"] == found[2]["warnings"]
 
 
-def test_a_run_that_learns_from_mixtures_of_mixtures_has_more_outputs(sounds: Path, tmp_path: Path) -> None:
+def test_outputs_of_mixit_are_added_up_to_the_sources_that_they_are_scored_by(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = {**MASK, "num_outputs": 4, "loss": {"objective": "mixit"}}
     run = train(config_of(sounds, tmp_path, model__heads={"separation": head}), quiet=True)
     assert evaluate(run, quiet=True)["separation"]["num_sources"] == 12
+
+    def perfect(sources: torch.Tensor, mixture: Stream) -> torch.Tensor:
+        """Each source as the sum of two outputs that are nothing like it."""
+        noise = torch.randn(sources.shape, generator=torch.Generator().manual_seed(0)) * sources.std()
+        return torch.cat([sources / 2 + noise, sources / 2 - noise], dim=1).flip(1)
+
+    def nothing(sources: torch.Tensor, mixture: Stream) -> torch.Tensor:
+        return (mixture.data / 4)[:, None].repeat(1, 4, 1)
+
+    def scored(separator: Any) -> dict[str, Any]:
+        def decide(self: FusionModel, fused: Any, batch: Batch) -> dict[str, Separated]:
+            assert batch.targets.sources is not None
+            mixture = batch.inputs["audio"]
+            return {"separation": Separated(separator(batch.targets.sources, mixture), mixture.mask)}
+
+        monkeypatch.setattr(FusionModel, "decide", decide)
+        return evaluate(run, quiet=True)["separation"]
+
+    assert scored(perfect)["si_sdri"] > 60 and scored(perfect)["share_below_0"] == 0
+    assert scored(nothing)["si_sdri"] == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize(
