@@ -1,14 +1,12 @@
 """The sources of any media file, with a finished run: window by window, joined without seams, however long it is.
 
-Windows overlap. In the overlap the sources of a window are those of the window before that they are nearest to (the
-sum of squared differences is lowest over all pairings), and one is faded into the other: the window before alone in the
-first quarter, where the new one has not seen enough yet, the new one alone in the last quarter, a raised cosine between
-them. The two weights sum to one, so that sources which sum to the mixture in every window sum to it in the whole.
+Windows overlap; `separate_join.py` says how they become one piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from mmfusion.data.inputs import WaveformInput
 from mmfusion.data.media import Tally, open_wav, stream_sound
 from mmfusion.data.raw import Raw
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.predict import Predictor
+from mmfusion.separate_join import Joined
+from mmfusion.separate_record import Record, source_names
 from mmfusion.training.run import Run
 from mmfusion.types import Clip, InputError, Separated
 
@@ -41,24 +40,33 @@ class Windows:
         if window_s is None:
             window_s = data.max_duration_s if data.mixture is None else data.mixture.duration_s
         overlap_s = window_s / 4 if overlap_s is None else overlap_s
-        if not 0 < overlap_s <= window_s / 2:
+        if not (math.isfinite(window_s) and 0 < overlap_s <= window_s / 2):
             raise InputError(f"--window {window_s:g} s, --overlap {overlap_s:g} s: need 0 < overlap <= window / 2")
         return cls(window_s, overlap_s)
 
+    def samples(self, sample_rate_hz: int) -> tuple[int, int]:
+        """Both in samples. InputError when that leaves nothing of the overlap."""
+        size, overlap = (round(length_s * sample_rate_hz) for length_s in (self.window_s, self.overlap_s))
+        if overlap < 1:
+            given = f"--window {self.window_s:g} s, --overlap {self.overlap_s:g} s"
+            raise InputError(f"{given}: the overlap is shorter than a sample at {sample_rate_hz} Hz")
+        return max(size, 2 * overlap), overlap
 
-def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windows: Windows
+
+def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windows: Windows, head: str | None = None
                    ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Writes `out/<name>/source<k>.wav` (32-bit float, mono, at the model's sample rate) of each file; a dict a file.
 
-    `path`, `sources` (the files written), `duration_s`, `warnings` (what could not be decoded while the rest could); or
-    `path` and `error` with one reason. InputError when the run has no separation head, and when two files would go into
-    one folder.
+    `path`, `sources` (the files written), `duration_s`, `warnings` (what could not be decoded while the rest could);
+    the same is in `out/<name>/separated.json`. Or `path` and `error` with one reason. `head` is needed where the run
+    has several for separation. InputError when it has none, and when two files would go into one folder.
     """
     names = [Path(path).stem for path in paths]
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1:
             raise InputError(f"{path}: the sources of two files would go into the folder {Path(out) / name}")
-    separator = FileSeparator(run)
+    separator = FileSeparator(run, head)
+    windows.samples(separator.sample_rate_hz)
     for path in paths:
         try:
             yield separator.separate(Path(path), Path(out) / Path(path).stem, windows)
@@ -67,58 +75,89 @@ def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windo
 
 
 class FileSeparator:
-    """A run's model with its separation head. InputError when the run has none, or cannot be used."""
+    """A run's model with one of its separation heads: the only one, or the one called `head`.
 
-    def __init__(self, run: Run) -> None:
-        heads = {name: head for name, head in run.config.model.heads.items() if isinstance(head, SeparationConfig)}
+    InputError when the run has none of that name, or several and none was named, or cannot be used.
+    """
+
+    def __init__(self, run: Run, head: str | None = None) -> None:
+        heads = {name: each for name, each in run.config.model.heads.items() if isinstance(each, SeparationConfig)}
         if not heads:
             raise InputError(f"{run.folder}: has no separation head")
-        self.name, head = next(iter(heads.items()))
-        way = run.config.data.inputs[head.input]
+        if head is None and len(heads) > 1:
+            raise InputError(f"{run.folder}: has the separation heads {', '.join(heads)}: say which one with --head")
+        self.name = head or next(iter(heads))
+        if self.name not in heads:
+            raise InputError(f"{run.folder}: head: {head!r} is no separation head (there: {', '.join(heads)})")
+        self.input = heads[self.name].input
+        way = run.config.data.inputs[self.input]
         assert isinstance(way, WaveformInput)  # a run is not made otherwise
-        self.input, self.sample_rate_hz = head.input, way.sample_rate_hz
+        self.sample_rate_hz = way.sample_rate_hz
         self.predictor = Predictor(run)
 
     def separate(self, path: Path, folder: Path, windows: Windows) -> dict[str, Any]:
         """See `separate_files`. InputError when there is no sound in the file; nothing is left behind then."""
-        tally, num_samples = Tally(), 0
+        record, tally, flaws = Record(folder, path), Tally(), dict[str, None]()
         sounds = stream_sound(path, self.sample_rate_hz, tally)
-        files: list[Path] = []
+        try:
+            names, num_samples = self._write(record, self.blocks(path, sounds, windows, flaws))
+        except BaseException:
+            record.abandon()
+            raise
+        broken = [f"{tally.num_broken} packets could not be decoded: {tally.reason}"] if tally.num_broken else []
+        facts: dict[str, Any] = {"duration_s": num_samples / self.sample_rate_hz}
+        facts |= {"warnings": [*broken, *flaws]} if broken or flaws else {}
+        record.finish(names, {"run": str(self.predictor.run.folder), "head": self.name, **facts})
+        return {"path": str(path), "sources": [str(folder / name) for name in names], **facts}
+
+    def _write(self, record: Record, blocks: Iterator[np.ndarray]) -> tuple[list[str], int]:
+        """Writes the sources as they come; the names of their files, and how many samples they have."""
+        names, num_samples = list[str](), 0
         with ExitStack() as stack:
             writers: list[Any] = []
-            for block in self.blocks(path, sounds, windows):
+            for block in blocks:
                 if not writers:
-                    files = [folder / f"source{number + 1}.wav" for number in range(len(block))]
-                    writers = [stack.enter_context(open_wav(file, self.sample_rate_hz)) for file in files]
+                    names = source_names(len(block))
+                    record.claim(names)
+                    opened = (open_wav(record.folder / name, self.sample_rate_hz) for name in names)
+                    writers = [stack.enter_context(each) for each in opened]
                 for write, sound in zip(writers, block, strict=True):
                     write(sound)
                 num_samples += block.shape[1]
-        warnings = [f"{tally.num_broken} packets could not be decoded: {tally.reason}"] if tally.num_broken else []
-        found = {"path": str(path), "sources": list(map(str, files)), "duration_s": num_samples / self.sample_rate_hz}
-        return found | ({"warnings": warnings} if warnings else {})
+        return names, num_samples
 
-    def blocks(self, path: Path, sounds: Iterable[np.ndarray], windows: Windows) -> Iterator[np.ndarray]:
-        """The sources of a sound that comes in pieces, (S, M) float32 at a time; `path` is where other inputs are."""
-        size, overlap = (round(length * self.sample_rate_hz) for length in (windows.window_s, windows.overlap_s))
+    def blocks(self, path: Path, sounds: Iterable[np.ndarray], windows: Windows, flaws: dict[str, None]
+               ) -> Iterator[np.ndarray]:  # fmt: skip
+        """The sources of a sound that comes in pieces, (S, M) float32 at a time; `path` is where other inputs are.
+
+        Why something of these could not be read is added to `flaws`, once.
+        """
+        size, overlap = windows.samples(self.sample_rate_hz)
         joined = Joined(overlap)
         for number, sound in enumerate(cut(sounds, size, size - overlap)):
             start_s = number * (size - overlap) / self.sample_rate_hz
-            block = joined.add(self.window(path, sound, start_s))
+            inputs, reasons = self._inputs(path, sound, start_s)
+            flaws.update(dict.fromkeys(reasons))
+            block = joined.add(self._sources(inputs))
             if block.shape[1]:
                 yield block
         if joined.held is not None:
             yield joined.held
 
-    def window(self, path: Path, sound: np.ndarray, start_s: float) -> np.ndarray:
-        """(S, N) from the mixture (N,) that begins at `start_s` of the file, and from the file's other inputs there."""
-        inputs = {self.input: Raw(sound, np.ones(len(sound), bool), float(self.sample_rate_hz))}
+    def _inputs(self, path: Path, sound: np.ndarray, start_s: float) -> tuple[dict[str, Raw], list[str]]:
+        """A mixture (N,) that begins at `start_s` of the file, the file's other inputs there, and what is amiss."""
+        mixture = {self.input: Raw(sound, np.ones(len(sound), bool), float(self.sample_rate_hz))}
         others = [name for name in self.predictor.config.data.inputs if name != self.input]
-        if others:
-            end_s = start_s + len(sound) / self.sample_rate_hz
-            clip = Clip(str(path), self.predictor.media_of(path, {}), "", "", start_s, end_s)
-            inputs |= self.predictor.read(clip, only=others)[0]
-        batch = self.predictor.batch(inputs)
-        model = self.predictor.model
+        if not others:
+            return mixture, []
+        end_s = start_s + len(sound) / self.sample_rate_hz
+        clip = Clip(str(path), self.predictor.media_of(path, {}), "", "", start_s, end_s)
+        found, reasons = self.predictor.read(clip, only=others)
+        return mixture | found, reasons
+
+    def _sources(self, inputs: Mapping[str, Raw]) -> np.ndarray:
+        """(S, N) of the mixture among the inputs."""
+        batch, model = self.predictor.batch(inputs), self.predictor.model
         with torch.inference_mode():
             said = model.decide(model.fusion(model.encode(batch)), batch)[self.name]
         assert isinstance(said, Separated)
@@ -140,38 +179,9 @@ def cut(pieces: Iterable[np.ndarray], size: int, hop: int) -> Iterator[np.ndarra
         yield held
 
 
-class Joined:
-    """Windows of sources (S, N) as one long piece: `add` gives what is final, `held` is what waits for the next one."""
-
-    def __init__(self, overlap: int) -> None:
-        self.overlap = overlap
-        self.held: np.ndarray | None = None
-        edge = overlap // 4
-        rise = np.sin(np.pi / 2 * (np.arange(overlap - 2 * edge) + 0.5) / (overlap - 2 * edge)) ** 2
-        self._weight = np.concatenate([np.zeros(edge), rise, np.ones(edge)]).astype(np.float32)
-
-    def add(self, window: np.ndarray) -> np.ndarray:
-        """(S, M): all up to the last `overlap` samples of the window, which is longer than that unless it is alone."""
-        if self.held is not None:
-            before, after = self.held, window[:, : self.overlap]
-            window = window[nearest(before, after)]
-            faded = before + self._weight * (window[:, : self.overlap] - before)
-            window = np.concatenate([faded, window[:, self.overlap :]], axis=1)
-        final = max(0, window.shape[1] - self.overlap)
-        self.held = window[:, final:]
-        return window[:, :final]
-
-
-def nearest(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(S,) for each source (S, N) of the window before, which one of the window after it goes on as."""
-    # |a - b|^2 summed over the pairs differs between pairings by -2 <a, b> alone.
-    return linear_sum_assignment(before.astype(np.float64) @ after.T.astype(np.float64), maximize=True)[1]
-
-
 def as_text(found: dict[str, Any]) -> str:
-    """What became of a file, for a person to read."""
+    """What became of a file, for a person to read; warnings are told apart."""
     if "error" in found:
         return f"{found['path']}: error: {found['error'].removeprefix(found['path'] + ': ')}"
     lines = [f"{found['path']}: {found['duration_s']:.1f} s"]
-    lines += [f"  {source}" for source in found["sources"]]
-    return "\n".join([*lines, *(f"  warning  {warning}" for warning in found.get("warnings", []))])
+    return "\n".join([*lines, *(f"  {source}" for source in found["sources"])])

@@ -38,9 +38,8 @@ class InputError(Exception):
 class Source:
     """One sounding or visible thing inside a clip.
 
-    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one. `video` is a
-    file in which the thing alone is seen, where there is one; its `video_start_s` shows what belongs to `start_s`.
-    `clip` is the id of the clip that it was taken from, in a mixture.
+    Times in seconds on the clip's clock. `media` is the path of the isolated sound, where there is one. `clip` is the
+    id of the clip that it was taken from, in a mixture.
     """
 
     label: str
@@ -49,8 +48,6 @@ class Source:
     seen: bool = True
     heard: bool = True
     media: str | None = None
-    video: str | None = None
-    video_start_s: float = 0.0
     clip: str | None = None
 
 

@@ -7,6 +7,7 @@ cut off.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from mmfusion.entry import run_tool
@@ -24,8 +25,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     low_high = {"nargs": 2, "type": float, "metavar": ("LO", "HI")}
     parser.add_argument("--snr_db", default=(-5.0, 5.0), help="level relative to the first source", **low_high)
+    parser.add_argument("--level_db", default=(-25.0, -25.0), help="power of the mixture to full scale", **low_high)
     parser.add_argument("--onset_s", help="begin of the sources (default: wherever they fit)", **low_high)
-    parser.add_argument("--impulse_response", nargs="+", default=[], metavar="FILE", help="rooms, one for each source")
+    parser.add_argument("--min_active", type=float, default=0.05, help="least share of a crop that is heard")
+    parser.add_argument("--activity_floor_db", type=float, default=40.0, help="below its loudest, a clip is silent")
+    parser.add_argument("--impulse_response", nargs="+", type=Path, default=[], metavar="FILE",
+                        help="rooms, of which each source draws one; with --from, where they lie now")  # fmt: skip
     parser.add_argument("--sample_rate_hz", type=int, default=16000)
     parser.add_argument("--with_video", nargs="?", type=int, const=0, metavar="SOURCE",
                         help="write films too, with the picture of this source (default 0, the first)")  # fmt: skip
@@ -37,10 +42,14 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     given = parse()
 
-    from mmfusion.data.mix_make import make_mixtures, order_of, remix
+    from mmfusion.data.mix_again import remix
+    from mmfusion.data.mix_make import make_mixtures, order_of
 
     if given.table is not None:
-        print(remix(given.table, given.out_path, str(given.cache), given.manifest))
+        made, warnings = remix(given.table, given.out_path, str(given.cache), given.manifest, given.impulse_response)
+        print(made)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
     else:
         print(make_mixtures(order_of(given)).summary())
 

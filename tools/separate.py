@@ -1,13 +1,15 @@
 """Separates mixtures into their sources, written as wav files to OUT/<name of the mixture>/source<k>.wav.
 
 Any media file with sound, of any length. A file that cannot be read is reported with its reason, the others are still
-done, and the exit status is 2.
+done, and the exit status is 2. What a file holds but cannot be read in part is a warning on standard error and in
+OUT/<name of the mixture>/separated.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from mmfusion.entry import run_tool
 
@@ -19,6 +21,7 @@ def main() -> int:
     parser.add_argument("-o", "--out", required=True, help="folder for the sources")
     parser.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (default: the training's)")
     parser.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: a quarter of one)")
+    parser.add_argument("--head", metavar="NAME", help="the separation head, where the run has several")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     given = parser.parse_args()
 
@@ -27,8 +30,10 @@ def main() -> int:
 
     run, failed = Run.open(given.run), False
     windows = Windows.of(run, given.window, given.overlap)
-    for found in separate_files(run, given.mixtures, given.out, windows):
+    for found in separate_files(run, given.mixtures, given.out, windows, given.head):
         failed |= "error" in found
+        for warning in found.get("warnings", []):
+            print(f"warning: {found['path']}: {warning}", file=sys.stderr)
         print(json.dumps(found) if given.json else as_text(found), flush=True)
     return 2 if failed else 0
 

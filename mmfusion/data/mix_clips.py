@@ -22,6 +22,7 @@ from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.mix_gather import SOUND, gather_pools, samples_of
 from mmfusion.data.mix_sound import mix
+from mmfusion.data.mix_splits import check_sounds
 from mmfusion.data.mixtures import Part, Recipe, fingerprint, frozen_recipe, training_recipe
 from mmfusion.data.raw import Raw
 from mmfusion.types import Clip, Source
@@ -41,7 +42,8 @@ class MixtureManifest(Manifest):
 class Mixtures:
     """The mixtures of a data set; `sounds` and `cache` are those of the clips that they are made of.
 
-    `left_out` names the clips that cannot be a source, by reason. InputError when a split has too few of them.
+    `left_out` names the clips that cannot be a source, by reason. InputError when a split has too few of them, and when
+    a sound is in two splits (unless `data.legacy_split`).
     """
 
     def __init__(self, sounds: Manifest, cache: ClipCache, data: DataConfig, progress: bool = True) -> None:
@@ -54,6 +56,9 @@ class Mixtures:
         }
         self.numbers = {split: num for split, num in numbers.items() if num and split in sounds.splits}
         self.pools, self.left_out = gather_pools(sounds, cache, self.config, tuple(self.numbers), progress)
+        if not data.legacy_split:
+            unused = {clip_id for ids in self.left_out.values() for clip_id in ids}
+            check_sounds(sounds, data.cache, data.inputs[SOUND].source or SOUND, unused)
         self._pictures = {name: way.source or name for name, way in cache.inputs.items() if name != SOUND}
 
     def manifest(self) -> MixtureManifest:

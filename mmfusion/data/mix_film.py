@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +18,33 @@ _HIGHEST_RATE = 30.0
 _STILL_RATE = 5.0
 
 
-def part_to_show(recipe: Recipe, wanted: int, locate: Callable[[str], Path]) -> int | None:
-    """The place of the part whose picture is shown: the wanted one, or the next that has one; None when none has.
+def write_first_film(path: Path, recipe: Recipe, wanted: int, locate: Callable[[str], Path], sound: np.ndarray
+                     ) -> tuple[int | None, dict[int, str]]:  # fmt: skip
+    """Writes the film with the wanted part's pictures, or those of the next part that has some that can be read.
 
-    Places count from 0, and after the last comes the first. InputError when there is no such place.
+    Places count from 0, and after the last comes the first. Returns the place that is shown, None when there are no
+    pictures, and what could not be read, by place.
     """
-    num = len(recipe.parts)
-    if not 0 <= wanted < num:
-        raise InputError(f"with_video: there is no source {wanted} (sources are 0 to {num - 1})")
-    for place in (*range(wanted, num), *range(wanted)):
+    flaws: dict[int, str] = {}
+    for place in (*range(wanted, len(recipe.parts)), *range(wanted)):
         video = recipe.parts[place].clip.media.get("video")
-        if video is not None and _has_pictures(locate(video)):
-            return place
-    return None
+        if video is None:
+            continue
+        try:
+            flaw = write_film(path, recipe, place, locate, sound)
+        except InputError as error:
+            # Where the file lies is in the table once, and may change.
+            flaws[place] = " ".join(str(error).replace(str(locate(video)), "").split()).strip(": ")
+            continue
+        return place, flaws | ({place: flaw} if flaw else {})
+    return None, flaws
 
 
-@cache
-def _has_pictures(path: Path) -> bool:
-    return probe(path).has_video
-
-
-def write_film(path: Path, recipe: Recipe, shown: int, locate: Callable[[str], Path], sound: np.ndarray) -> None:
+def write_film(path: Path, recipe: Recipe, shown: int, locate: Callable[[str], Path], sound: np.ndarray) -> str | None:
     """Writes an mp4 with the sound (N,) float32 and the pictures of one part, at their own size and rate.
 
     At most `_LONGEST_SIDE_PX` and `_HIGHEST_RATE`; a frame that begins at t shows what the clip shows t after the
-    part's onset. InputError when the pictures cannot be read.
+    part's onset. Returns what of the pictures could not be read. InputError when none can be, or none are there.
     """
     part, rate_hz = recipe.parts[shown], recipe.sample_rate_hz
     video = locate(part.clip.media["video"])
@@ -53,14 +54,18 @@ def write_film(path: Path, recipe: Recipe, shown: int, locate: Callable[[str], P
     onset_s, end_s = part.onset_sample / rate_hz, part.end_sample / rate_hz
     inside = (times_s >= onset_s - 1e-6) & (times_s < end_s)
     height, width = _size_px(info.height_px or 2, info.width_px or 2, info.rotation_deg or 0)
-    frames = np.zeros((len(times_s), height, width, 3), np.uint8)
+    frames, flaw = np.zeros((len(times_s), height, width, 3), np.uint8), None
     if inside.any():
         wanted_s = np.maximum(0.0, times_s[inside] - onset_s + crop_start_s(part, rate_hz))
         found = read_frames_at(video, wanted_s, (height, width), fit="stretch")
         if found is None:
             raise InputError(f"{video}: has no pictures")
+        if not found.mask.any():
+            raise InputError(f"{video}: has no pictures while the source sounds")
         frames[inside] = found.data
+        flaw = f"{found.num_broken} packets could not be decoded: {found.reason}" if found.num_broken else None
     write_clip(path, frames, rate, sound, rate_hz)
+    return flaw
 
 
 def _size_px(height: int, width: int, rotation_deg: int) -> tuple[int, int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
+from mmfusion.config import validate
+from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
@@ -15,6 +18,32 @@ from mmfusion.data.mixtures import MixtureConfig, Part, Pool, make_pool
 
 SOUND = "audio"
 """The input that mixtures are made of, and heard in."""
+LONGEST_SOURCE_S = 300.0
+"""Of a longer clip, mixtures that are files use this much from its start."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Decoded sounds; by clip id, why a sound could not be read, and what of one that could be is missing."""
+
+    cache: ClipCache
+    unread: Mapping[str, str]
+    flaws: Mapping[str, str]
+
+
+def open_sounds(sounds: Manifest, sample_rate_hz: int, folder: str, progress: bool, workers: int = 2) -> Opened:
+    """The sounds of the clips, decoded into the cache in `folder`."""
+    tree = {
+        "manifest": str(sounds.path),
+        "cache": folder,
+        "cache_workers": workers,
+        "inputs": {SOUND: {"kind": "waveform", "sample_rate_hz": sample_rate_hz}},
+        "max_duration_s": LONGEST_SOURCE_S,
+    }
+    config = validate(DataConfig, tree, str(sounds.path))
+    report = build_cache(sounds, config, progress)
+    unread, flaws = ({one.clip_id: one.reason for one in found} for found in (report.failures, report.flaws))
+    return Opened(ClipCache(sounds, config, report.wanted), unread, flaws)
 
 
 def samples_of(cache: ClipCache, part: Part) -> np.ndarray:

@@ -8,10 +8,11 @@
     scale                  what all sources are multiplied by so that nothing clips, 1.0 when nothing would
     stored_as              the file of the source itself, from the folder of the set
     clip ... clip_end_s    the clip of the manifest, and what was read of its file
-    crop_start_s           where in the file the source begins
+    crop_start_s           where in the clip's files, sound and pictures, the source begins
     impulse_response       the room that it is heard in, empty when dry
-    video_file, video_start_s   the clip's pictures, and where in them the source begins
+    video_file             the clip's pictures, empty when it has none
     shown                  1 where the film has these pictures
+    video_flaw             what of these pictures could not be read, of those that were to be shown
     mixture ... manifest   the same in every row
     samples_hash           of the stored samples, so that a file that has changed is noticed
 
@@ -24,7 +25,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mmfusion.types import Clip, InputError
 
 COLUMNS = (
     "start_s", "end_s", "class_id", "class_name", "source_file", "gain_db", "snr_db", "scale", "stored_as",
-    "clip", "clip_start_s", "clip_end_s", "crop_start_s", "impulse_response", "video_file", "video_start_s", "shown",
+    "clip", "clip_start_s", "clip_end_s", "crop_start_s", "impulse_response", "video_file", "shown", "video_flaw",
     "mixture", "split", "number", "seed", "duration_s", "sample_rate_hz", "level_db", "manifest", "samples_hash",
 )  # fmt: skip
 _SHARED = ("scale", "mixture", "split", "number", "seed", "duration_s", "sample_rate_hz", "level_db", "manifest")
@@ -43,12 +44,14 @@ _SHARED = ("scale", "mixture", "split", "number", "seed", "duration_s", "sample_
 class Mixture:
     """A recipe, the manifest that its clips come from, and the place of the part that the film shows (None: no film).
 
-    The media of its clips are "audio" and, where there are pictures, "video".
+    The media of its clips are "audio" and, where there are pictures, "video". `flaws` says by place what of the
+    pictures that were to be shown could not be read.
     """
 
     recipe: Recipe
     manifest: Path
     shown: int | None = None
+    flaws: Mapping[int, str] = field(default_factory=dict)
 
 
 def to_table(mixture: Mixture, scale: float, stored_as: Sequence[str], hashes: Sequence[str]) -> str:
@@ -63,13 +66,16 @@ def to_table(mixture: Mixture, scale: float, stored_as: Sequence[str], hashes: S
     table: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for place, part in enumerate(recipe.parts):
-        own = {"stored_as": stored_as[place], "samples_hash": hashes[place], "shown": int(place == mixture.shown)}
+        own = {
+            "stored_as": stored_as[place], "samples_hash": hashes[place], "shown": int(place == mixture.shown),
+            "video_flaw": mixture.flaws.get(place, ""),
+        }  # fmt: skip
         table.writerow({**shared, **own, **_columns_of(part, recipe.sample_rate_hz)})
     return text.getvalue()
 
 
 def _columns_of(part: Part, rate: int) -> dict[str, Any]:
-    clip, video = part.clip, part.clip.media.get("video")
+    clip = part.clip
     return {
         "start_s": part.onset_sample / rate,
         "end_s": part.end_sample / rate,
@@ -83,8 +89,7 @@ def _columns_of(part: Part, rate: int) -> dict[str, Any]:
         "clip_end_s": clip.end_s,
         "crop_start_s": crop_start_s(part, rate),
         "impulse_response": part.impulse_response or "",
-        "video_file": video or "",
-        "video_start_s": "" if video is None else crop_start_s(part, rate),
+        "video_file": clip.media.get("video", ""),
     }
 
 
@@ -111,7 +116,7 @@ def read_table(path: Path) -> tuple[Mixture, list[str]]:
             if row.text(name) != first.text(name):
                 raise row.complaint(name, f"{row.text(name)!r} where the first row has {first.text(name)!r}")
     for name in ("mixture", "split"):
-        if first.text(name) != Path(first.text(name)).name:
+        if not is_name(first.text(name)):
             raise first.complaint(name, f"{first.text(name)!r} cannot be the name of a file")
     rate = first.whole("sample_rate_hz")
     recipe = Recipe(
@@ -123,7 +128,14 @@ def read_table(path: Path) -> tuple[Mixture, list[str]]:
         if not (part.from_sample >= 0 and 0 <= part.onset_sample < part.end_sample <= recipe.num_samples):
             raise row.complaint("start_s, end_s", "the source does not lie within its clip and the mixture")
     shown = next((place for place, row in enumerate(cells) if row.text("shown") == "1"), None)
-    return Mixture(recipe, Path(first.text("manifest")), shown), [row.text("samples_hash") for row in cells]
+    flaws = {place: row.text("video_flaw") for place, row in enumerate(cells) if row.text("video_flaw")}
+    hashes = [row.text("samples_hash") for row in cells]
+    return Mixture(recipe, Path(first.text("manifest")), shown, flaws), hashes
+
+
+def is_name(text: str) -> bool:
+    """Whether a file or a folder can be called so, and lies in the folder that it is looked for in."""
+    return text not in ("", ".", "..") and not any(sign in text for sign in "/\\\0")
 
 
 @dataclass(frozen=True)

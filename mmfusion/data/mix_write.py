@@ -14,18 +14,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmfusion.data.catalog.prepared import media_path
 from mmfusion.data.media import write_sound
 from mmfusion.data.mix_sound import FULL_SCALE, Stored
-from mmfusion.data.mix_table import Mixture, crop_start_s, to_table
-from mmfusion.data.mixtures import Recipe
+from mmfusion.data.mix_table import Mixture, crop_start_s, read_table, to_table
+from mmfusion.data.mixtures import Recipe, fingerprint
 from mmfusion.data.parts import write_whole
-from mmfusion.types import Clip, Source
+from mmfusion.types import Clip, InputError, Source
 
 
 def name_of(recipe: Recipe, ending: str) -> str:
@@ -50,9 +50,18 @@ def write_mixture(out: Path, mixture: Mixture, stored: Stored) -> None:
     write_whole(out / name_of(recipe, ".csv"), table.encode())
 
 
-def is_written(out: Path, recipe: Recipe) -> bool:
-    """Whether all files of the mixture are there."""
-    return (out / name_of(recipe, ".csv")).exists()
+def written(out: Path, mixture: Mixture) -> Mixture | None:
+    """The mixture as it lies in `out` with all its files, which say what its film shows; None when it does not.
+
+    InputError when another mixture lies in its place.
+    """
+    table = out / name_of(mixture.recipe, ".csv")
+    if not table.exists():
+        return None
+    found, _ = read_table(table)
+    if found.manifest != mixture.manifest or fingerprint([found.recipe]) != fingerprint([mixture.recipe]):
+        raise InputError(f"{table}: is another mixture than this set's; choose another folder")
+    return replace(mixture, shown=found.shown, flaws=found.flaws)
 
 
 def as_float(samples: np.ndarray) -> np.ndarray:
@@ -65,25 +74,22 @@ def samples_hash(samples: np.ndarray) -> str:
     return hashlib.blake2b(samples.astype("<i2").tobytes(), digest_size=8).hexdigest()
 
 
-def describe_mixture(mixture: Mixture, out: Path) -> Clip:
-    """Its line in the manifest of the set in the folder `out`.
+def describe_mixture(mixture: Mixture) -> Clip:
+    """Its line in the manifest of its set.
 
     The group is that of the first source's clip: groups that were in one split only still are.
     """
     recipe, rate = mixture.recipe, mixture.recipe.sample_rate_hz
-    sources = []
-    for place, (part, name) in enumerate(zip(recipe.parts, source_names(recipe), strict=True)):
-        video = part.clip.media.get("video")
-        seen = {} if video is None else {
-            "video": media_path(mixture.manifest.parent / video, out), "video_start_s": crop_start_s(part, rate),
-        }  # fmt: skip
-        sources.append(Source(part.label, part.onset_sample / rate, part.end_sample / rate,
-                              seen=place == mixture.shown, media=name, clip=part.clip.id, **seen))  # fmt: skip
+    sources = tuple(
+        Source(part.label, part.onset_sample / rate, part.end_sample / rate, seen=place == mixture.shown, media=name,
+               clip=part.clip.id)
+        for place, (part, name) in enumerate(zip(recipe.parts, source_names(recipe), strict=True))
+    )  # fmt: skip
     media = {"audio": name_of(recipe, ".wav")}
     if mixture.shown is not None:
         media["video"] = name_of(recipe, ".mp4")
     return Clip(recipe.id, media, recipe.split, recipe.parts[0].clip.group, end_s=recipe.duration_s,
-                labels=recipe.labels, sources=tuple(sources))  # fmt: skip
+                labels=recipe.labels, sources=sources)  # fmt: skip
 
 
 def to_jams(mixture: Mixture, scale: float) -> dict[str, Any]:

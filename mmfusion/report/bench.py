@@ -27,7 +27,7 @@ from mmfusion.encoders.audio import SpectrogramCnnConfig
 from mmfusion.encoders.build import build_steps
 from mmfusion.encoders.video import FrameCnnConfig
 from mmfusion.report.bench_captions import CAPTIONS, search_pair, training_pair
-from mmfusion.report.bench_mixtures import mixtures_line
+from mmfusion.report.bench_mixtures import mixtures_lines
 from mmfusion.report.bench_separation import NUM_SOURCES, loss_pair
 from mmfusion.types import Stream
 
@@ -37,14 +37,14 @@ PAIRS = 7
 def bench() -> Iterator[str]:
     """One line a comparison: what, seconds of both sides, and how many times as fast the first is.
 
-    The last line is no comparison: mixtures a second on one core.
+    The last two are no comparisons: mixtures a second on one core, and whether these are enough.
     """
     torch.manual_seed(0)
     yield from _cache_against_decoding()
     yield from _bfloat16()
     yield from _captions()
     yield _paired(*loss_pair(), f"separation loss over {NUM_SOURCES} sources against row by row")
-    yield mixtures_line()
+    yield from mixtures_lines()
 
 
 def _paired(ours: Callable[[], object], other: Callable[[], object], what: str) -> str:

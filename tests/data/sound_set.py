@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
@@ -65,3 +66,14 @@ def write_sounds(folder: Path, num_classes: int = 5, pictures: bool = False) -> 
             clips.append(Clip(f"{split}-{number}", media, split, f"{split} {number}", labels=(f"class {label}",)))
     write_manifest(folder / "manifest.jsonl", clips)
     return read_manifest(folder / "manifest.jsonl")
+
+
+def damaged(path: Path, packets: slice, kind: str) -> None:
+    """Overwrites some packets of a file's stream."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0] if kind == "video" else container.streams.audio[0]
+        found = [(packet.pos, packet.size) for packet in container.demux(stream) if packet.size]
+    for place, size in found[packets]:
+        content[place : place + size] = b"\xff" * size
+    path.write_bytes(bytes(content))

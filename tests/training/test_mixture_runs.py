@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_run import tree_of
 
 from mmfusion.config import validate
+from mmfusion.data.clips import ClipCache
+from mmfusion.data.manifest import read_manifest
+from mmfusion.data.mix_make import Order, make_mixtures
 from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.training.loop import train
 from mmfusion.training.run import RunConfig
@@ -63,6 +67,39 @@ def test_a_mixture_is_longer_than_what_is_read_of_its_clips(tmp_path: Path) -> N
     rows = read_rows(run.folder / "predictions.test.jsonl")
     events = [event for row in rows for event in row["truth"]["events"]]
     assert len(events) == 16 and max(end_s for _, _, end_s in events) > 2.0
+
+
+def test_a_set_with_films_trains_with_pictures(tmp_path: Path) -> None:
+    """What `tools/mix.py --with_video` writes is an audio-visual data set like any other."""
+    sounds = write_sounds(tmp_path / "set", pictures=True)
+    tree = {"manifest": str(sounds.path), "out": str(tmp_path / "films"), "cache": str(tmp_path / "cache"), "count": 4,
+            "mixture": {"num_sources": 2, "duration_s": 2.0}, "sample_rate_hz": 8000, "with_video": 1}  # fmt: skip
+    (path,) = make_mixtures(validate(Order, tree, "mix"), progress=False).manifests
+    frames = {"kind": "frames", "rate": 4, "size_px": 16}
+    config = config_of(
+        path,
+        tmp_path,
+        data__inputs={"audio": {"kind": "waveform", "sample_rate_hz": 8000}, "video": frames},
+        data__mixture=None,
+        model__encoders={
+            "audio": {"kind": "spectrogram_cnn", "rate": 2, "channels": [4, 4], "width": 8},
+            "video": {"kind": "frame_cnn", "width": 8, "channels": [4, 4]},
+        },
+        model__fusion={"depth": "deep", "join": {"kind": "concat"}, "rate": 2},
+    )
+    run = train(config, quiet=True)
+    assert evaluate(run, quiet=True)["num_clips"] == 4
+    cache = ClipCache(read_manifest(path), run.config.data)
+    for clip in read_manifest(path).clips:
+        (seen,) = [source for source in clip.sources if source.seen]
+        raw = cache.load_input(clip, "video")
+        assert raw is not None and raw.mask.all() and len(raw.mask) == 8
+        # The grey says the class (`write_sounds`): 40 + 10 x class + 4 x second.
+        begins_s = np.arange(8) / 4
+        inside = (begins_s >= seen.start_s + 0.1) & (begins_s < seen.end_s - 0.1)
+        grey = raw.data[inside].mean(axis=(1, 2, 3))
+        least = 40 + 10 * int(seen.label[-1])
+        assert inside.any() and (grey > least - 4).all() and (grey < least + 12).all()
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
+import wave
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -15,20 +21,23 @@ import yaml
 from tiny_run import tree_of
 
 from mmfusion.config import validate
-from mmfusion.data.media import read_sound, write_sound
+from mmfusion.data.media import read_sound, write_clip, write_sound
 from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.model import FusionModel
 from mmfusion.report.compare import compare
 from mmfusion.report.comparison import Baseline
 from mmfusion.report.separation_baselines import estimates_of
-from mmfusion.separate import Windows, as_text, separate_files
+from mmfusion.separate import FileSeparator, Windows, as_text, separate_files
+from mmfusion.separate_record import NAME
 from mmfusion.training.log import read_log
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import Batch, InputError, Separated, Stream
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from sound_set import RATE, write_sounds
+from sound_set import RATE, damaged, write_sounds
+
+ROOT = Path(__file__).resolve().parents[2]
 
 STFT = {"sample_rate_hz": RATE, "window_s": 0.032, "hop_s": 0.008}
 MASK = {"kind": "mask", "stft": STFT}
@@ -96,6 +105,10 @@ def test_the_training_log_says_whether_outputs_collapse(trained: Run) -> None:
     assert not any("per_label" in row["figure"] for row in log)
 
 
+def noise(num: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, num).astype(np.float32)
+
+
 def sum_of(found: dict[str, Any]) -> np.ndarray:
     sounds = [read_sound(path, RATE) for path in found["sources"]]
     return np.sum([sound.data for sound in sounds if sound is not None], axis=0)
@@ -149,10 +162,122 @@ def test_pictures_condition_a_conv_tasnet_in_training_and_on_files(tmp_path: Pat
     run = train(config, quiet=True)
     assert evaluate(run, quiet=True)["separation"]["num_mixtures"] == 6
     film = next(path for path in sorted(manifest.parent.glob("test-*.mp4")))
-    (found,) = separate_files(run, [film], tmp_path / "out", Windows.of(run))
-    whole = read_sound(film, RATE)
-    assert whole is not None
-    np.testing.assert_allclose(sum_of(found), whole.data, atol=1e-4)
+    blind = tmp_path / "blind.mp4"
+    shutil.copy(film, blind)
+    damaged(blind, slice(None), "video")
+    for path in (film, blind):
+        (found,) = separate_files(run, [path], tmp_path / "out", Windows.of(run))
+        whole = read_sound(path, RATE)
+        assert whole is not None
+        np.testing.assert_allclose(sum_of(found), whole.data, atol=1e-4)
+        told = json.loads((tmp_path / "out" / path.stem / NAME).read_text())
+        assert found.get("warnings") == told.get("warnings")
+        assert told["head"] == "separation" and told["path"] == str(path)
+    assert [name.split(":")[0] for name in found["warnings"]] == ["video"]
+    assert "no picture can be decoded" in found["warnings"][0]
+
+
+def test_one_of_several_heads_is_named(sounds: Path, tmp_path: Path) -> None:
+    heads = {"mask": MASK, "tasnet": {**TASNET, "num_outputs": 3}, "labels": {"kind": "labels"}}
+    run = train(config_of(sounds, tmp_path, model__heads=heads, training__select=None, training__epochs=0), quiet=True)
+    with pytest.raises(InputError, match=r"has the separation heads mask, tasnet: say which one with --head"):
+        FileSeparator(run)
+    with pytest.raises(InputError, match=r"head: 'labels' is no separation head \(there: mask, tasnet\)"):
+        FileSeparator(run, "labels")
+    write_sound(tmp_path / "x.wav", noise(2000), RATE)
+    for head, num in (("tasnet", 3), ("mask", 2)):
+        (found,) = separate_files(run, [tmp_path / "x.wav"], tmp_path / "out", Windows.of(run), head)
+        names = [f"source{number + 1}.wav" for number in range(num)]
+        assert [Path(path).name for path in found["sources"]] == names
+        # What the other head wrote before is gone when it is not written again.
+        assert sorted(path.name for path in (tmp_path / "out" / "x").iterdir()) == [NAME, *names]
+        # Nothing is a file, one sample is one, and so are a hundred.
+        for length in (0, 1, 100):
+            path = tmp_path / f"{head}{length}.wav"
+            with wave.open(str(path), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(RATE)
+                file.writeframes((3000 * noise(length)).astype("<i2").tobytes())
+            (found,) = separate_files(run, [path], tmp_path / "out", Windows.of(run), head)
+            if length:
+                whole = read_sound(path, RATE)
+                assert whole is not None and len(sum_of(found)) == length
+                np.testing.assert_allclose(sum_of(found), whole.data, atol=1e-4)
+            else:
+                assert f"{head}0.wav: no sound can be decoded" in found["error"]
+                assert not (tmp_path / "out" / path.stem).exists()
+
+
+def test_sources_of_another_file_are_not_overwritten(trained: Run, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_sound(tmp_path / folder / "x.wav", noise(2000, seed=ord(folder)), RATE)
+    windows = Windows.of(trained)
+    for _ in range(2):  # the same file twice is nothing new
+        (found,) = separate_files(trained, [tmp_path / "a" / "x.wav"], tmp_path / "out", windows)
+        assert "error" not in found
+    before = [Path(path).read_bytes() for path in found["sources"]]
+    (other,) = separate_files(trained, [tmp_path / "b" / "x.wav"], tmp_path / "out", windows)
+    assert re.search(r"out/x: holds the sources of .*a/x\.wav; choose another folder", other["error"])
+    assert [Path(path).read_bytes() for path in found["sources"]] == before
+
+
+PEAK = """
+import resource, sys
+from mmfusion.separate import Windows, separate_files
+from mmfusion.training.run import Run
+run = Run.open(sys.argv[1])
+for path in sys.argv[3:]:
+    (found,) = separate_files(run, [path], sys.argv[2], Windows.of(run))
+    assert "error" not in found, found
+    print(found["duration_s"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in other units elsewhere")
+def test_ten_minutes_take_no_more_memory_than_one(trained: Run, tmp_path: Path) -> None:
+    """Held whole, the longer file would take 19 MB, and its two sources twice as much."""
+    minute = 0.1 * noise(60 * RATE)
+    paths = [tmp_path / f"{length_min}.wav" for length_min in (1, 10)]
+    for path in paths:
+        write_sound(path, np.tile(minute, int(path.stem)), RATE)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", PEAK, str(trained.folder), str(tmp_path / "out"), *map(str, paths)]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lengths_s, peaks_mb = zip(*(map(float, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert lengths_s == (60.0, 600.0)
+    assert peaks_mb[1] - peaks_mb[0] < 8, peaks_mb
+
+
+def test_the_tool_separates_any_media_file(trained: Run, tmp_path: Path) -> None:
+    sound = 0.2 * noise(3 * RATE)
+    music, film, torn = tmp_path / "music.mp3", tmp_path / "film.mp4", tmp_path / "torn.mp4"
+    with av.open(str(music), "w") as container:
+        stream = container.add_stream("libmp3lame", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    write_clip(film, np.zeros((30, 16, 16, 3), np.uint8), 10, sound, RATE)
+    write_clip(torn, None, 10, sound, RATE)
+    damaged(torn, slice(6, 9), "audio")
+    words = ["tools/separate.py", str(trained.folder), *map(str, (music, film, torn)), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, *words, "--json"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in found] == [str(path) for path in (music, film, torn)]
+    for row in found:
+        whole = read_sound(row["path"], RATE)
+        assert whole is not None and len(row["sources"]) == 2
+        np.testing.assert_allclose(sum_of(row), whole.data, atol=1e-4)
+    assert ["warnings" in row for row in found] == [False, False, True]
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert warning == f"warning: {torn}: {found[2]['warnings'][0]}" and "could not be decoded" in warning
+    assert json.loads((tmp_path / "out" / "torn" / NAME).read_text())["warnings"] == found[2]["warnings"]
 
 
 def test_outputs_of_mixit_are_added_up_to_the_sources_that_they_are_scored_by(
