@@ -53,8 +53,7 @@ class Material:
     def in_windows(self, split: str, data: DataConfig, windows: WindowsConfig, quiet: bool = True
                    ) -> tuple[tuple[Clip, ...], WindowReader]:  # fmt: skip
         """The readable clips of a split, decoded whole, and what reads their windows. InputError without any clip."""
-        manifest = Manifest(self.manifest.path, self.manifest.split(split))
-        data = replace(data, max_duration_s=windows.max_duration_s)
+        manifest, data = in_whole(self.manifest, [split], data, windows)
         report = build_cache(manifest, data, progress=not quiet)
         if not quiet:
             print("\n".join(report.lines()))
@@ -138,6 +137,13 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     words = vocabulary.words if vocabulary else ()
     facts = gather_facts(cache, run.labels(), words, config.data.num_sources)
     return Material(manifest, cache, facts, vocabulary, mixtures)
+
+
+def in_whole(manifest: Manifest, splits: Sequence[str], data: DataConfig, windows: WindowsConfig
+             ) -> tuple[Manifest, DataConfig]:  # fmt: skip
+    """The clips of these splits, and how they are read, where they are evaluated in windows: as long as they are."""
+    clips = tuple(clip for split in splits for clip in manifest.split(split))
+    return Manifest(manifest.path, clips), replace(data, max_duration_s=windows.max_duration_s)
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:
