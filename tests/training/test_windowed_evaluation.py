@@ -175,6 +175,28 @@ def test_an_ensemble_tunes_its_own(run: Run, tmp_path: Path) -> None:
         assert list(row["labels"].values()) == pytest.approx(list(own["labels"].values()), abs=1e-5)
 
 
+def test_an_ensemble_says_when(run: Run, tmp_path: Path) -> None:
+    """Two runs that differ: the activity of every second is the mean of theirs, is scored, and has its thresholds."""
+    manifest = Path(run.config.data.manifest)
+    settings = {"windows": WINDOWS, "model__heads": {"labels": TUNED}, "data__cache": run.config.data.cache}
+    other = train(tagger_of(manifest, tmp_path, seed=1, training__epochs=4, **settings), quiet=True)
+    evaluate(other, quiet=True)
+    together = evaluate_ensemble(
+        [run.folder, other.folder], tagger_of(manifest, tmp_path, name="two", **settings), "test"
+    )
+    for row, *parts in zip(rows_of(together), rows_of(run), rows_of(other), strict=True):
+        for label in LABELS:
+            mean = np.mean([part["activity"][label] for part in parts], axis=0)
+            np.testing.assert_allclose(row["activity"][label], mean, atol=2e-4)
+            assert row["labels"][label] == pytest.approx(np.mean([part["labels"][label] for part in parts]), abs=1e-5)
+    assert set(together.thresholds()) == {"labels", "activity"}
+    assert together.read_json("metrics.test.json")["activity"]["num_clips"] == SIZES["test"]
+    settings |= {"model__heads": {"labels": {"kind": "labels"}}, "training__epochs": 0}
+    plain = train(tagger_of(manifest, tmp_path, name="plain", **settings), quiet=True)
+    with pytest.raises(InputError, match="differs in per_second"):
+        evaluate_ensemble([run.folder, plain.folder], tagger_of(manifest, tmp_path, name="none"), "test")
+
+
 def test_settings_that_make_no_sense_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="windows are for label heads"):
         config_of(write_set(tmp_path / "set"), tmp_path, windows={"length_s": 1.0})
