@@ -21,10 +21,9 @@ from mmfusion.data.windows import Aggregate, spans
 from mmfusion.describe import Row, Said, describe, join_windows, mean_chances
 from mmfusion.language.grounding import Grounded
 from mmfusion.metrics.events import events_of
-from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.predictor import Predictor
 from mmfusion.training.run import Run, RunConfig
-from mmfusion.types import Clip, InputError
+from mmfusion.types import THRESHOLD, Clip, InputError
 
 NO_SOUND = "no sound to check against"
 DIFFERS_S = 0.25

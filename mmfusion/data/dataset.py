@@ -18,6 +18,7 @@ from mmfusion.data.reading import ClipReader
 from mmfusion.data.retiming import Retiming, duration
 from mmfusion.data.sampler import Turn
 from mmfusion.data.scaling import Scaling, gather_scaling, scale
+from mmfusion.seconds import touched
 from mmfusion.types import Clip, Facts, InputError
 
 __all__ = ["ClipDataset", "Example", "collate", "gather_facts"]
@@ -156,9 +157,8 @@ class ClipDataset(Dataset[Example]):
         activity = np.zeros((num_seconds, len(self._columns)), dtype=np.float32)
         for source in clip.sources:
             for start_s, end_s in moved.spans(source.start_s, source.end_s):
-                first = max(0, math.floor(start_s + 1e-6))
-                last = max(0, math.ceil(min(end_s, duration_s) - 1e-6))
-                activity[first:last, self._column(clip, source.label)] = 1.0
+                seconds = touched(start_s, min(end_s, duration_s), slack=1e-6)
+                activity[seconds, self._column(clip, source.label)] = 1.0
         return activity
 
     def _words(self, clip: Clip, use: str) -> list[list[int]] | None:

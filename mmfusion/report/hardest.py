@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmfusion.evaluate import in_float32, load_model
-from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.report.examples import Guess
 from mmfusion.training.run import Run
 from mmfusion.training.setup import batches_of, open_material
-from mmfusion.types import Stream, Targets
+from mmfusion.types import THRESHOLD, Stream, Targets
 
 SMALLEST, SMALLEST_REST = 1e-30, 1e-9
 """probability of what is true, and of what is not false, below which a loss does not grow: predictions have 9 digits"""
