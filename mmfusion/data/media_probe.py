@@ -14,6 +14,9 @@ from mmfusion.data.media_open import Media, Tally, decode, open_media
 from mmfusion.data.media_stamps import Timeline, without_strays
 
 
+_LONGEST_AHEAD_S = 10.0
+
+
 @dataclass(frozen=True)
 class MediaInfo:
     """What `probe` found. Fields of a modality that the file does not have are None.
@@ -75,12 +78,18 @@ def _end_s(path: str | Path, kind: str, until_s: float | None) -> float | None:
         for packet, stamp_s in without_strays(_stamped_packets(media, stream), Tally()):
             begin_s = timeline.place(stamp_s, due_s)
             due_s = begin_s + float((packet.duration or 0) * packet.time_base)
-            # Pictures are stored in another order than they are shown in.
-            ahead = 0 if None in (packet.pts, packet.dts) else packet.pts - packet.dts
-            end_s = max(end_s or 0.0, due_s + float(ahead * packet.time_base))
+            end_s = max(end_s or 0.0, due_s + _ahead_s(packet))
             if until_s is not None and end_s >= until_s:
                 break
         return end_s
+
+
+def _ahead_s(packet: Any) -> float:
+    """How much later a picture is shown than it is decoded: they are stored in another order than they are shown in."""
+    if packet.pts is None or packet.dts is None:
+        return 0.0
+    ahead_s = float((packet.pts - packet.dts) * packet.time_base)
+    return ahead_s if 0 <= ahead_s <= _LONGEST_AHEAD_S else 0.0  # beyond that, a stamp is damaged
 
 
 def _stamped_packets(media: Media, stream: Any) -> Iterator[tuple[Any, float | None]]:
