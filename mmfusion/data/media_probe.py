@@ -13,7 +13,6 @@ from av.error import FFmpegError
 from mmfusion.data.media_open import Media, Tally, decode, open_media
 from mmfusion.data.media_stamps import Timeline, without_strays
 
-
 _LONGEST_AHEAD_S = 10.0
 
 
