@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -146,6 +146,20 @@ def test_other_taggers_agree(settings: dict, tmp_path: Path) -> None:
     assert difference < 1e-4 and spread > 0.02
 
 
+def spread_out(run: Run, sounds: list[np.ndarray], rate: float) -> None:
+    """Scales the last layer so that the logits of these sounds have a deviation of 2: random ones hardly differ."""
+    predictor = Predictor(run)
+    told = [predictor.hear({"audio": Raw(sound, np.ones(len(sound), bool), rate)}) or {} for sound in sounds]
+    logits = np.log([list(chances.values()) for chances in told])
+    logits -= logits.mean(axis=1, keepdims=True)
+    scale = 2 / (logits - logits.mean(axis=0)).std()
+    last = cast(Any, predictor.model.heads["labels"]).classify[-1]
+    with torch.no_grad():
+        last.weight.mul_(scale)
+        last.bias.sub_(torch.from_numpy(logits.mean(axis=0)).float()).mul_(scale)
+    save_weights(predictor.model.state_dict(), run.weights)
+
+
 def test_the_shipped_tagger_agrees_on_fifty_clips(shared_data: Path, tmp_path: Path) -> None:
     """configs/esc50.yaml as it stands, with random weights, on one clip in forty of ESC-50."""
     paths = sorted((shared_data / "esc50_16k" / "audio").rglob("*.*"))[::40]
@@ -154,9 +168,10 @@ def test_the_shipped_tagger_agrees_on_fifty_clips(shared_data: Path, tmp_path: P
     config = load(RunConfig, ROOT / "configs" / "esc50.yaml", (f"runs={tmp_path / 'runs'}",))
     made = untrained(config, [f"class {number}" for number in range(50)])
     sounds = [sound.data for sound in (read_sound(path, 16000, 0.0, 5.0) for path in paths) if sound is not None]
+    spread_out(made, sounds[::5], 16000.0)
     file = export_onnx(made, tmp_path / "tagger.onnx").path
     difference, spread = largest_difference(made, file, sounds, 16000.0)
-    assert len(sounds) == 50 and difference < 1e-4 and spread > 0.02
+    assert len(sounds) == 50 and difference < 1e-4 and spread > 0.5
 
 
 def test_the_file_says_what_it_is(run: Run, file: Path) -> None:
