@@ -42,6 +42,9 @@ class BlendConfig:
 
     mixup: float | None = Field(default=None, gt=0)
     """alpha of mixup (Zhang et al. 2018): clips and labels are averaged with weights from Beta(alpha, alpha)"""
+    equal_power: bool = True
+    """mixup first brings the other clip to the clip's own power, so that weights say what is heard: levels of
+    recordings can differ by 40 dB (Tokozume et al. 2018 weigh by sound pressure for that reason)"""
     unite: UniteConfig | None = None
     """class-aware mixing; null leaves it out"""
 
@@ -128,9 +131,16 @@ def _partner(pools: Sequence[_Pool], alike: int, rng: np.random.Generator) -> in
     return None
 
 
-def mixup(own: Example, other: Example, weight: float) -> Example:
-    """weight * own + (1 - weight) * other, sound and labels; known is what both know. Zhang et al. 2018, eq. 1."""
-    inputs = {name: _add(raw, other.inputs.get(name), weight, 1 - weight) for name, raw in own.inputs.items()}
+def mixup(own: Example, other: Example, weight: float, equal_power: bool = False) -> Example:
+    """weight * own + (1 - weight) * other, sound and labels; known is what both know. Zhang et al. 2018, eq. 1.
+
+    With `equal_power` the other sound is first brought to the power of the clip's own; silence stays as it is.
+    """
+    inputs = {}
+    for name, raw in own.inputs.items():
+        added = other.inputs.get(name)
+        gain = _levelling(raw, added) if equal_power else 1.0
+        inputs[name] = _add(raw, added, weight, (1 - weight) * gain)
     labels = activity = known = None
     if own.labels is not None and other.labels is not None:
         labels = weight * own.labels + (1 - weight) * other.labels
@@ -151,9 +161,7 @@ def unite(own: Example, other: Example, level_db: float) -> Example:
     inputs = {}
     for name, raw in own.inputs.items():
         added = other.inputs.get(name)
-        powers = [_power(one) for one in (raw, added) if one is not None]
-        gain = np.sqrt(powers[0] / powers[1]) * 10 ** (level_db / 20) if len(powers) == 2 and all(powers) else 1.0
-        inputs[name] = _add(raw, added, 1.0, float(gain))
+        inputs[name] = _add(raw, added, 1.0, _levelling(raw, added, level_db))
     labels = activity = known = None
     if own.labels is not None and other.labels is not None:
         assert own.label_mask is not None and other.label_mask is not None
@@ -176,6 +184,14 @@ def _add(own: Raw, other: Raw | None, own_gain: float, other_gain: float) -> Raw
         data[: len(raw.data)] += np.float32(gain) * np.where(raw.mask, raw.data, np.float32(0))
         mask[: len(raw.mask)] |= raw.mask
     return replace(own, data=data, mask=mask)
+
+
+def _levelling(own: Raw, other: Raw | None, level_db: float = 0.0) -> float:
+    """The gain that brings the other sound to `level_db` against the own one's power; 1 where one of them is silent."""
+    powers = [_power(one) for one in (own, other) if one is not None]
+    if len(powers) < 2 or not all(powers):
+        return 1.0
+    return float(np.sqrt(powers[0] / powers[1]) * 10 ** (level_db / 20))
 
 
 def _power(raw: Raw) -> float:

@@ -90,7 +90,8 @@ class ClipDataset(Dataset[Example]):
             example = unite(example, self._other(place, f"united {number} {clip.id}{again}"), level_db)
         if plan.mixed is not None:
             place, weight = plan.mixed
-            example = mixup(example, self._other(place, f"mixed {clip.id}{again}"), weight)
+            other = self._other(place, f"mixed {clip.id}{again}")
+            example = mixup(example, other, weight, self.config.augment.blend.equal_power)
         return example
 
     def _other(self, place: int, use: str) -> Example:

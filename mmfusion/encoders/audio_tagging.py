@@ -40,6 +40,8 @@ class TaggingCnnConfig:
     """Features a step."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a feature before the last layer, in training."""
+    block_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropping a channel between two blocks, in training."""
     logmel: LogMelConfig = field(default_factory=LogMelConfig)
     """The picture of the sound that it looks at."""
 
@@ -67,6 +69,7 @@ class TaggingCnn(StepEncoder):
         self.stem = _conv(1, config.stem, 4, 2)
         sizes = (config.stem, *config.channels)
         self.blocks = nn.ModuleList(_conv(before, after, 3, 1) for before, after in pairwise(sizes))
+        self.drop = nn.Dropout2d(config.block_dropout)
         last = [nn.Dropout(config.dropout), nn.Linear(2 * config.channels[-1], config.width), nn.ReLU()]
         self.last = nn.Sequential(*last)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -82,7 +85,7 @@ class TaggingCnn(StepEncoder):
         for number, block in enumerate(self.blocks, start=1):
             maps = block(maps)
             if number < len(self.blocks):
-                maps, mask = _keep(F.avg_pool2d(maps, 2), _halved(mask))
+                maps, mask = _keep(self.drop(F.avg_pool2d(maps, 2)), _halved(mask))
         features = torch.cat([maps.mean(3), maps.amax(3)], dim=1).transpose(1, 2)
         steps = self.last(features).float() * mask.unsqueeze(2)
         return Stream(steps, mask, self.rate)

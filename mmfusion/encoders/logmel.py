@@ -7,6 +7,7 @@ middle would see it as strongly in frame j - 1.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from mmfusion.config import configclass
 from mmfusion.types import InputError, Stream
 
 LEAN = 0.4  # of a hop
+PITCHES = 10  # steps from the lowest to the plain pitch, and from that to the highest
 SCALE = 4.0  # puts the logarithm of ordinary sounds near 1
 
 
@@ -33,6 +35,9 @@ class SpecAugmentConfig:
     """Stretches of time that are blanked in each clip."""
     time_width_s: Annotated[float, Field(ge=0)] = 0.2
     """Longest such stretch, in seconds."""
+    pitch: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest share by which all frequencies of a clip are raised or lowered (Jaitly & Hinton 2013, "Vocal tract length
+    perturbation", with one factor for all frequencies)."""
 
 
 @configclass
@@ -72,6 +77,7 @@ class LogMel(nn.Module):
             raise InputError("logmel: num_mels and floor must be positive")
         self.config = config
         self._tables: dict[tuple[float, torch.device], tuple[Tensor, Tensor]] = {}
+        self._pitches: dict[tuple[float, torch.device], Tensor] = {}
 
     def forward(self, raw: Stream) -> Stream:
         with torch.autocast(raw.data.device.type, enabled=False):
@@ -79,6 +85,8 @@ class LogMel(nn.Module):
             window, bank = self.tables(raw.rate, raw.data.device)
             spectrum = torch.fft.rfft(frames * window, n=2 * (bank.shape[0] - 1))
             power = spectrum.real.square() + spectrum.imag.square()
+            if self.training and self.config.augment.pitch:
+                bank = self._transposed(raw.rate, raw.data.device)[torch.randint(2 * PITCHES + 1, (len(power),))]
             stream = Stream(torch.log1p(power @ bank / self.config.floor) / SCALE, mask, 1 / self.config.hop_s)
             if self.config.normalize == "clip":
                 stream = normalize_clips(stream)
@@ -89,19 +97,30 @@ class LogMel(nn.Module):
     def tables(self, rate: float, device: torch.device) -> tuple[Tensor, Tensor]:
         """The window (summing to 1) and the mel filter bank (frequencies, mels) for this sample rate."""
         if (rate, device) not in self._tables:
-            from torchaudio.functional import melscale_fbanks
-
-            size = round(self.config.window_s * rate)
-            num_freqs = _power_of_two(size) // 2 + 1
-            top = min(self.config.max_hz or rate / 2, rate / 2)
-            if top <= self.config.min_hz:
-                raise InputError(f"logmel.max_hz: {top:g} is not above min_hz {self.config.min_hz:g} at {rate:g} Hz")
-            bank = melscale_fbanks(
-                num_freqs, self.config.min_hz, top, self.config.num_mels, round(rate), mel_scale="slaney"
-            )
-            window = torch.hann_window(size)
-            self._tables[rate, device] = ((window / window.sum()).to(device), bank.to(device))
+            window = torch.hann_window(round(self.config.window_s * rate))
+            self._tables[rate, device] = ((window / window.sum()).to(device), self._bank(rate).to(device))
         return self._tables[rate, device]
+
+    def _bank(self, rate: float, factor: float = 1.0) -> Tensor:
+        """(frequencies, mels): the filter bank for sounds that are played `factor` times as fast as they are."""
+        from torchaudio.functional import melscale_fbanks
+
+        num_freqs = _power_of_two(round(self.config.window_s * rate)) // 2 + 1
+        top = min(self.config.max_hz or rate / 2, rate / 2)
+        if top <= self.config.min_hz:
+            raise InputError(f"logmel.max_hz: {top:g} is not above min_hz {self.config.min_hz:g} at {rate:g} Hz")
+        with warnings.catch_warnings():
+            if factor != 1:  # a sound that is played slower has nothing to say in the highest bands
+                warnings.simplefilter("ignore", UserWarning)
+            return melscale_fbanks(num_freqs, self.config.min_hz, top, self.config.num_mels, round(rate * factor),
+                                   mel_scale="slaney")  # fmt: skip
+
+    def _transposed(self, rate: float, device: torch.device) -> Tensor:
+        """(2 PITCHES + 1, frequencies, mels): the bank for every pitch, from the lowest to the highest."""
+        if (rate, device) not in self._pitches:
+            shares = [self.config.augment.pitch * step / PITCHES for step in range(-PITCHES, PITCHES + 1)]
+            self._pitches[rate, device] = torch.stack([self._bank(rate, 1 + share) for share in shares]).to(device)
+        return self._pitches[rate, device]
 
 
 def frame_sound(raw: Stream, hop_s: float, size: int) -> tuple[Tensor, Tensor]:

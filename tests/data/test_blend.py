@@ -65,6 +65,28 @@ def test_a_clip_mixed_with_itself_is_itself() -> None:
     np.testing.assert_array_equal(unite(own, own, 0.0).labels, own.labels)
 
 
+@given(weight=st.floats(0, 1), level_db=st.floats(-60, 60))
+@settings(max_examples=20, deadline=None)
+def test_mixup_at_equal_power_forgets_the_level_of_the_other(weight: float, level_db: float) -> None:
+    own, other = example(0), example(1, (1.0, 0.0, 0.0), length=500)
+    raw = other.inputs["audio"]
+    louder = replace(other, inputs={"audio": raw.with_data(raw.data * np.float32(10 ** (level_db / 20)))})
+    expected, mixed = (mixup(own, one, weight, equal_power=True).inputs["audio"].data for one in (other, louder))
+    np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-5)
+    added = (mixed - np.float32(weight) * own.inputs["audio"].data)[:500]
+    power = np.mean(own.inputs["audio"].data ** 2) * (1 - weight) ** 2
+    assert np.mean(added**2) == pytest.approx(power, rel=1e-3, abs=1e-9)
+
+
+def test_silence_is_mixed_as_it_is() -> None:
+    own = example(0)
+    silence = replace(own, inputs={"audio": own.inputs["audio"].with_data(np.zeros(NUM, np.float32))})
+    mixed = mixup(own, silence, 0.25, equal_power=True).inputs["audio"].data
+    np.testing.assert_allclose(mixed, 0.25 * own.inputs["audio"].data, rtol=1e-6)
+    np.testing.assert_allclose(mixup(silence, own, 0.25, equal_power=True).inputs["audio"].data,
+                               0.75 * own.inputs["audio"].data, rtol=1e-6)  # fmt: skip
+
+
 def test_mixup_knows_what_both_know() -> None:
     mixed = mixup(example(0, known=(True, False, True)), example(1, known=(True, True, False)), 0.5)
     assert mixed.label_mask.tolist() == [True, False, False]
