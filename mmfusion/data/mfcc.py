@@ -53,6 +53,7 @@ def _cepstrum(sound: np.ndarray, mask: np.ndarray, sample_rate_hz: int) -> Tenso
     """(12, T) float64: MFCC 1-12 of the frames that count."""
     size, hop = _lengths(sample_rate_hz)
     mfcc, in_db = _transform(sample_rate_hz), AmplitudeToDB("power")
+    turn = mfcc.get_buffer("dct_mat")
     single = len(sound) < size + BLOCK * hop
 
     def levels() -> Iterator[Tensor]:
@@ -61,7 +62,7 @@ def _cepstrum(sound: np.ndarray, mask: np.ndarray, sample_rate_hz: int) -> Tenso
     # What is too faint depends on the loudest cell of all, so a long sound is gone through twice.
     held = list(levels()) if single else []
     floor_db = max(float(level.max()) for level in held or levels()) - RANGE_DB
-    cepstra = [level.clamp(min=floor_db).T @ mfcc.dct_mat for level in held or levels()]
+    cepstra = [level.clamp(min=floor_db).T @ turn for level in held or levels()]
     real = torch.cat([real for _, real in _blocks(sound, mask, size, hop)])
     return torch.cat(cepstra).T[1:, _counting(real)].double()
 

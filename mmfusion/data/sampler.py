@@ -22,7 +22,11 @@ class Turn(NamedTuple):
     number: int
 
 
-class EpochSampler(Sampler[Sequence[int | Turn]]):
+Batches = Sequence[list[int]] | Sequence[list[int | Turn]]
+"""the clips of batches, by their places or turns"""
+
+
+class EpochSampler(Sampler[list[int | Turn]]):
     """The batches of one training epoch for one of `world` processes: a `batch_sampler` for torch's DataLoader.
 
     The order is a permutation that (seed, epoch) alone decides, or, with `pools` (from `class_pools`), one in which the

@@ -227,7 +227,7 @@ class Trainer:
             save_checkpoint(self.run.folder, self.state, states)
         self.accelerator.wait_for_everyone()
 
-    def _batches(self, epoch: int, start: int) -> list[Sequence[int | Turn]]:
+    def _batches(self, epoch: int, start: int) -> list[list[int | Turn]]:
         sampler = EpochSampler(
             len(self.clips), self.settings.batch_size, self.config.seed, epoch=epoch, start_batch=start,
             rank=self.accelerator.process_index, world=self.accelerator.num_processes, pools=self.pools,

@@ -20,7 +20,7 @@ from mmfusion.data.mix_clips import MixtureDataset, Mixtures
 from mmfusion.data.mix_gather import decoded_manifest
 from mmfusion.data.mix_pool import in_words
 from mmfusion.data.reading import ClipReader
-from mmfusion.data.sampler import Turn
+from mmfusion.data.sampler import Batches
 from mmfusion.data.scaling import gather_scaling
 from mmfusion.data.windows import WindowReader, WindowsConfig
 from mmfusion.heads.caption import CaptionConfig
@@ -74,7 +74,7 @@ class Material:
                             balanced=config.training.sampling == "balanced")  # fmt: skip
         return plain if self.mixtures is None else MixtureDataset(plain, self.mixtures)
 
-    def loader(self, clips: Sequence[Clip], batches: Sequence[Sequence[int | Turn]], config: RunConfig, training: bool,
+    def loader(self, clips: Sequence[Clip], batches: Batches, config: RunConfig, training: bool,
                epoch: int = 0, reader: ClipReader | None = None) -> Iterable[Batch]:  # fmt: skip
         """Batches of the clips at the given indices, in that order, whatever the number of loader workers.
 
