@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from mmfusion.data.windows import Aggregate, aggregate
 from mmfusion.language.search import SearchConfig, search
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.model import FusionModel
+from mmfusion.seconds import second_shares
 from mmfusion.types import Batch, Clip, Decision, Output, Stream
 
 Row = dict[str, Any]
@@ -122,9 +124,8 @@ def _by_second(steps: Stream, output: Output, starts_s: Sequence[float]) -> list
     for values, mask, start_s in zip(chances, masks, starts_s, strict=True):
         begin, first = start_s + at_s[mask], int(start_s + 1e-6)
         end = begin + 1 / steps.rate
-        seconds = np.arange(first, math.ceil(end[-1] - 1e-6) if len(end) else first)[:, None]
-        overlap = np.minimum(end, seconds + 1) - np.maximum(begin, seconds)
-        share = np.where(overlap > 1e-6, overlap, 0.0)
+        num_seconds = math.ceil(end[-1] - 1e-6) - first if len(end) else 0
+        share = second_shares(torch.from_numpy(begin), steps.rate, first, num_seconds).numpy()
         last = math.floor(begin[-1] + 1e-6) + 1 if len(begin) else first
         found.append(Activity(first, share @ values[mask], share.sum(axis=1), last))
     return found

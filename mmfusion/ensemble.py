@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmfusion.config import save, to_tree, validate
 from mmfusion.evaluate import in_float32, load_model, score_split
-from mmfusion.fusion.mix import mix
+from mmfusion.fusion.mix import mix, mix_steps
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.model import FusionModel
 from mmfusion.training.provenance import built_from, commit, hardware, versions
@@ -38,7 +38,7 @@ class Ensemble(nn.Module):
         return [member.fusion(own) for member, own in zip(self._models, streams, strict=True)]
 
     def decide(self, fused: list[dict[str, Stream]], batch: Batch) -> dict[str, Decision]:
-        """Each head's mean distribution."""
+        """Each head's mean distribution, and of every step where all members classify steps."""
         outputs = [member.decide(own, batch) for member, own in zip(self._models, fused, strict=True)]
         return {name: _mean([output[name] for output in outputs]) for name in outputs[0]}
 
@@ -111,8 +111,15 @@ def _check_alike(runs: Sequence[Run]) -> None:
             raise InputError(f"{run.folder}: reads other data, classes or words than {first.folder}; no ensemble")
         if list(run.config.model.heads) != list(first.config.model.heads):
             raise InputError(f"{run.folder}: has other heads than {first.folder}; no ensemble")
+        if _timed(run) != _timed(first):
+            raise InputError(f"{run.folder}: differs in per_second from {first.folder}; no ensemble")
         if any(isinstance(head, SeparationConfig) for head in run.config.model.heads.values()):
             raise InputError(f"{run.folder}: separated signals come in no order that runs share; no ensemble")
+
+
+def _timed(run: Run) -> list[str]:
+    """The heads that classify every step, too."""
+    return [name for name, head in run.config.model.heads.items() if getattr(head, "per_second", False)]
 
 
 def _provenance(runs: Sequence[Run], material: Material, config: RunConfig) -> dict[str, Any]:
@@ -131,7 +138,11 @@ def _provenance(runs: Sequence[Run], material: Material, config: RunConfig) -> d
 
 def _mean(outputs: Sequence[Decision]) -> Output:
     said = [cast(Output, output) for output in outputs]
-    return Output(_mean_logits([output.logits for output in said], said[0].family), said[0].family)
+    family = said[0].family
+    steps = {str(number): output.steps for number, output in enumerate(said) if output.steps is not None}
+    weights = torch.full((len(said),), 1 / len(said), device=said[0].logits.device)
+    together = mix_steps(steps, weights, family, "linear") if len(steps) == len(said) else None
+    return Output(_mean_logits([output.logits for output in said], family), family, together)
 
 
 def _mean_logits(logits: Sequence[Tensor], family: Any) -> Tensor:

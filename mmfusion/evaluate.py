@@ -45,14 +45,14 @@ from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import SearchConfig
 from mmfusion.metrics.captions import caption_metrics
 from mmfusion.metrics.events import Event, event_metrics, events_of, segment_metrics
-from mmfusion.metrics.labels import THRESHOLD, label_metrics
+from mmfusion.metrics.labels import label_metrics
 from mmfusion.metrics.ranking import ranking_metrics
 from mmfusion.model import FusionModel
 from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material, batches_of, open_material
-from mmfusion.types import Clip, InputError
+from mmfusion.types import THRESHOLD, Clip, InputError
 
 Thresholds = Mapping[str, Mapping[str, float]]
 EVENT_COLLAR_S = 1.0

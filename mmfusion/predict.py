@@ -6,6 +6,7 @@ next one. What checks captions comes in as a `Checker`; `report/grounding.py` ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,18 +15,19 @@ from typing import Any, Protocol
 import torch
 
 from mmfusion.data.features import read_features
-from mmfusion.data.media import MediaInfo, probe
+from mmfusion.data.media import MediaInfo, probe, reach_s
 from mmfusion.data.raw import Raw
 from mmfusion.data.windows import Aggregate, spans
 from mmfusion.describe import Row, Said, describe, join_windows, mean_chances
 from mmfusion.language.grounding import Grounded
 from mmfusion.metrics.events import events_of
-from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.predictor import Predictor
 from mmfusion.training.run import Run, RunConfig
-from mmfusion.types import Clip, InputError
+from mmfusion.types import THRESHOLD, Clip, InputError
 
 NO_SOUND = "no sound to check against"
+DIFFERS_S = 0.25
+"""between a header and what follows it: less is the filling of a last packet, or a clock that begins elsewhere"""
 _MAX_EMPTY = 100  # windows without anything readable after which a file is taken to end
 
 
@@ -85,11 +87,11 @@ def predict_files(run: Run, paths: Iterable[str | Path], asked: Asked | None = N
 
     `path`, `has_audio`, `has_video`, `labels` {class: probability}, `detected` (the classes that are decided to be
     there, by the `thresholds` {class: probability} where they are tuned), `caption`, `media` (what was found in the
-    file), `warnings` (a part of the file that could not be read while another could); or `path` and `error` with one
-    reason. From a head with `per_second`: `activity` {class: [probability a second]} and `events` [{start_s, end_s,
-    label}]. In windows: `windows`, each with `start_s`, `end_s`, `labels`, `caption`; then `labels` are theirs
-    aggregated, and `caption` is theirs in turn. With a checker: `grounding`, {"words": [{word, label, verdict,
-    probability}], "notes": [sentence]}, of the file and of each window.
+    file), `warnings` (a part of the file that could not be read while another could, a header that is wrong about its
+    length); or `path` and `error` with one reason. From a head with `per_second`: `activity` {class: [probability a
+    second]} and `events` [{start_s, end_s, label}]. In windows: `windows`, each with `start_s`, `end_s`, `labels`,
+    `caption`; then `labels` are theirs aggregated, and `caption` is theirs in turn. With a checker: `grounding`,
+    {"words": [{word, label, verdict, probability}], "notes": [sentence]}, of the file and of each window.
     Unless something else is asked, files are seen as the run's evaluation saw its clips.
     Raises InputError when the run itself cannot be used.
     """
@@ -113,10 +115,11 @@ def predict_file(predictor: Predictor, path: Path | None, asked: Asked) -> dict[
     where = str(path if path is not None else next(iter(asked.features.values())))
     media = predictor.media_of(path, asked.features)
     whole = Clip(where, media, "", "", 0.0, predictor.config.data.max_duration_s)
+    length_s, warnings = _length_s(info, asked, whole.end_s)
     parts: list[tuple[Clip, Said, Row]] = []
-    warnings, reason = [], f"{where}: holds no {' or '.join(predictor.config.data.inputs)} to predict from"
+    reason = f"{where}: holds no {' or '.join(predictor.config.data.inputs)} to predict from"
     num_empty = 0
-    for clip in _cut(whole, info, asked):
+    for clip in _cut(whole, info, length_s, asked):
         said, extra, flaws = _part(predictor, clip, asked, path)
         if said is not None:
             parts.append((clip, said, extra))
@@ -124,14 +127,14 @@ def predict_file(predictor: Predictor, path: Path | None, asked: Asked) -> dict[
             reason = flaws[0].partition(": ")[2]
         warnings += [flaw for flaw in flaws if flaw not in warnings]
         num_empty = 0 if said is not None else num_empty + 1
-        if num_empty >= _MAX_EMPTY or (num_empty and _length_s(info, asked.features) is None):
+        if num_empty >= _MAX_EMPTY or (num_empty and length_s is None):
             break
     if not parts:
         raise InputError(reason)
     found: dict[str, Any] = {"path": where}
     found |= {"has_audio": info is not None and info.has_audio, "has_video": info is not None and info.has_video}
     said = join_windows([said for _, said, _ in parts], asked.aggregate)
-    end_s = min(parts[-1][0].end_s or 0.0, info.duration_s if info and info.duration_s else float("inf"))
+    end_s = min(parts[-1][0].end_s or 0.0, length_s or math.inf)
     fitting = asked.fits_thresholds(predictor.config)
     if not fitting and predictor.label_head in predictor.thresholds:
         warnings.append(f"{predictor.label_head}: thresholds were tuned on other windows than these, so 0.5 decides")
@@ -193,21 +196,33 @@ def _labels(predictor: Predictor, said: Said, end_s: float, fitting: bool) -> Ro
     return found
 
 
-def _cut(whole: Clip, info: MediaInfo | None, asked: Asked) -> Iterator[Clip]:
+def _cut(whole: Clip, info: MediaInfo | None, length_s: float | None, asked: Asked) -> Iterator[Clip]:
     """The windows that are asked for; a picture, and a file of which no windows are asked for, is one clip."""
     if asked.window_s is None or (info is not None and info.is_still):
         yield whole
         return
-    for start_s, end_s in spans(_length_s(info, asked.features), asked.window_s, asked.hop_s):
+    for start_s, end_s in spans(length_s, asked.window_s, asked.hop_s):
         yield replace(whole, start_s=start_s, end_s=end_s)
 
 
-def _length_s(info: MediaInfo | None, features: Mapping[str, Path]) -> float | None:
-    """Seconds of the file, and of the features where there is no file; None where the file does not say."""
-    if info is not None:
-        return info.duration_s
-    read = [read_features(path) for path in features.values()]
-    return max(len(data) / rate for data, _, rate in read)
+def _length_s(info: MediaInfo | None, asked: Asked, read_s: float | None) -> tuple[float | None, list[str]]:
+    """Seconds of the file, or of the features where there is none; None where nobody knows. And what is odd in them.
+
+    A header may say anything: its packets are believed. Where no windows are asked for, no more than `read_s` is read,
+    and it is enough to know that the file goes there.
+    """
+    if info is None:
+        return max(len(data) / rate for data, _, rate in map(read_features, asked.features.values())), []
+    until_s = read_s if asked.window_s is None else None
+    stated_s, end_s = info.duration_s, reach_s(info.path, until_s)
+    if stated_s is None or end_s is None:
+        return end_s or stated_s, []
+    begin_s = max(0.0, min((at for at in (info.audio_start_s, info.video_start_s) if at is not None), default=0.0))
+    cut_short = until_s is not None and end_s >= until_s
+    if end_s > stated_s + begin_s + DIFFERS_S or (end_s < stated_s - DIFFERS_S and not cut_short):
+        least = "at least " if cut_short else ""
+        return end_s, [f"{info.path}: its header says {stated_s:.1f} s, and it goes to {least}{end_s:.1f} s"]
+    return max(stated_s, end_s), []
 
 
 def _captions(parts: Sequence[Row], asked: Asked) -> Row:

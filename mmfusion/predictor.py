@@ -19,11 +19,10 @@ from mmfusion.data.scaling import Scaling, gather_scaling, scale
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import search
-from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.model import FusionModel, build_model
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
-from mmfusion.types import Batch, Clip, Facts, InputError, Output, Stream
+from mmfusion.types import THRESHOLD, Batch, Clip, Facts, InputError, Output, Stream
 
 
 class Predictor:

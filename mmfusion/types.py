@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Family = Literal["bernoulli", "categorical"]
+THRESHOLD = 0.5
+"""probability, or relevance, from which a class counts as there, unless a threshold is tuned for it"""
 
 
 class InputError(Exception):

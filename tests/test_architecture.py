@@ -14,7 +14,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 LEVELS = {
-    "types": 0, "config": 0, "entry": 0, "spectrum": 0,
+    "types": 0, "config": 0, "entry": 0, "spectrum": 0, "seconds": 0,
     "encoders": 1, "fusion": 1, "heads": 1, "language": 1, "data": 1, "metrics": 1,
     "model": 2,
     "training": 3, "describe": 3, "evaluate": 3, "predictor": 3, "predict": 3, "ensemble": 3, "export": 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from mmfusion.data.media import write_sound
-from mmfusion.predict import as_text, predict_files
+from mmfusion.predict import Asked, as_text, predict_files
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "training"))
 from tiny_sounds import LABELS, sound_of, tagger_of, write_sounds  # noqa: E402
 
-FORMATS = {"wav": "pcm_s16le", "flac": "flac", "mp3": "libmp3lame", "ogg": "libopus"}
+FORMATS = {"wav": "pcm_s16le", "flac": "flac", "mka": "flac", "mp3": "libmp3lame", "ogg": "libopus"}
 WINDOWS = {"length_s": 2.0, "hop_s": 1.0, "aggregate": "mean"}
 
 
@@ -55,7 +56,7 @@ def test_every_format_says_the_same(run: Run, tmp_path: Path) -> None:
         assert len(row["windows"]) == 7 and row["windows"][-1]["end_s"] == pytest.approx(7.5, abs=0.1)
         assert len(row["activity"]["low"]) == 8
         for label in LABELS:
-            tolerance = 1e-4 if kind in ("wav", "flac") else 0.15
+            tolerance = 1e-4 if kind in ("wav", "flac", "mka") else 0.15
             assert row["labels"][label] == pytest.approx(found["wav"]["labels"][label], abs=tolerance)
     for label, start_s, end_s in events:
         (event,) = [event for event in found["ogg"]["events"] if event["label"] == label]
@@ -77,6 +78,37 @@ def test_the_tool_finds_events_in_windows(run: Run, tmp_path: Path) -> None:
     row = json.loads(done.stdout)
     assert len(row["windows"]) == 9 and {"start_s", "end_s", "label"} == set(row["events"][0])
     assert row["labels"]["noise"] == max(part["labels"]["noise"] for part in row["windows"])
+
+
+def test_a_header_that_lies_is_not_believed(run: Run, tmp_path: Path) -> None:
+    """7.5 s whose flac and matroska headers say 2 s, or 60 s: the same is heard, to the end, and the lie is told."""
+    sound = np.round(sound_of([("high", 5.0, 7.0)], 7.5, np.random.default_rng(6)) * 32768) / 32768
+    (honest,) = predict_files(run, [encode(tmp_path / "honest.flac", sound, 8000)])
+    assert "warnings" not in honest and honest["media"]["duration_s"] == pytest.approx(7.5)
+    (event,) = [event for event in honest["events"] if event["label"] == "high" and event["end_s"] > 5]
+    for kind, stated_s in (("flac", 2.0), ("mka", 2.0), ("flac", 60.0)):
+        path = encode(tmp_path / f"{stated_s:g}.{kind}", sound, 8000)
+        claim(path, stated_s)
+        (found,) = predict_files(run, [path])
+        assert found["media"]["duration_s"] == pytest.approx(stated_s)
+        assert found["labels"] == pytest.approx(honest["labels"], abs=1e-6)
+        assert [part["end_s"] for part in found["windows"]] == pytest.approx([2, 3, 4, 5, 6, 7, 7.5], abs=0.01)
+        assert event in found["events"]
+        assert found["warnings"] == [f"{path}: its header says {stated_s:.1f} s, and it goes to 7.5 s"]
+        # The first 2 s, which are all that is read then, are there whatever the header says.
+        (beginning,) = predict_files(run, [path], Asked())
+        assert not [one for one in beginning.get("warnings", []) if "its header says" in one]
+
+
+def claim(path: Path, stated_s: float) -> None:
+    """Overwrites the length in the header of a flac file of 8 kHz, or of a matroska file."""
+    data = bytearray(path.read_bytes())
+    if path.suffix == ".flac":
+        data[22:26] = struct.pack(">I", round(stated_s * 8000))  # the low 32 bits of STREAMINFO's total samples
+    else:
+        at = data.index(b"\x44\x89\x88")
+        data[at + 3 : at + 11] = struct.pack(">d", stated_s * 1000)
+    path.write_bytes(data)
 
 
 PEAK = """

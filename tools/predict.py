@@ -17,7 +17,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("files", nargs="*", metavar="FILE", help="video, sound or picture files")
     parser.add_argument("--features", action="append", default=[], metavar="NAME=FILE.npz", help="input from a file")
     parser.add_argument(
-        "--window", type=float, metavar="SECONDS", help="cut the whole file (0: as long as in training)"
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="cut the whole file (0: the run's windows, or data.max_duration_s)",
     )
     parser.add_argument(
         "--hop", type=float, metavar="SECONDS", help="windows begin this far apart (default: no overlap)"

@@ -1,6 +1,7 @@
 """Random changes to a clip in training: crop, flip, time shift, roll, speed, gain, noise, and hidden modalities.
 
-What is drawn depends on (seed, epoch, clip id) only, so the result is the same with any number of loader processes.
+What is drawn depends on (seed, epoch, clip id, turn) only, the turn being how often the clip came before in the epoch,
+so the result is the same with any number of loader processes.
 All frames of a clip are cropped and flipped alike; all inputs of a clip are shifted by the same time, so that they stay
 in step. SpecAugment acts on the log-mel and lives in the audio encoders.
 """

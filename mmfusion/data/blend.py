@@ -1,12 +1,13 @@
 """Several clips become one in training: mixup, and class-aware mixing that unites sounds and their labels.
 
-Both work on sound; what is drawn depends on (seed, epoch, clip id) only, as in `augment`.
+Both work on sound; what is drawn depends on (seed, epoch, clip id, turn) only, as in `augment`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -14,12 +15,19 @@ from pydantic import Field
 from mmfusion.config import configclass
 from mmfusion.data.collate import Example
 from mmfusion.data.raw import Raw
-from mmfusion.types import Clip
+from mmfusion.data.sampler import class_pools, classes_of
+from mmfusion.types import THRESHOLD, Clip
+
+SILENCE = 1e-9
+"""mean power (1 = a full-scale square) below which nothing is heard, and a clip's level says nothing"""
 
 
 @configclass
 class UniteConfig:
-    """Class-aware mixing: other clips are added to a clip, which then has the labels of all."""
+    """Class-aware mixing: clips of other classes are added to a clip, which then has the labels of all.
+
+    A clip is never united with one of exactly the same classes, and stays as it is where there are no others.
+    """
 
     probability: float = Field(default=0.5, gt=0, le=1)
     """of a clip being mixed at all"""
@@ -59,34 +67,71 @@ class Plan:
     """(place, weight of the clip itself)"""
 
 
-class Pools:
-    """Which clips may be mixed into which."""
+class _Pool(NamedTuple):
+    """Places of clips, sorted by a number that those have alike which may not be mixed with one another."""
 
-    def __init__(self, clips: Sequence[Clip]) -> None:
+    places: np.ndarray
+    alike: np.ndarray
+
+    @classmethod
+    def of(cls, places: np.ndarray, alike: np.ndarray) -> _Pool:
+        """`places` (P,) of clips, of which `alike` (N,) knows the numbers."""
+        order = np.argsort(alike[places], kind="stable")
+        return cls(places[order], alike[places][order])
+
+    def draw(self, alike: int, rng: np.random.Generator) -> int | None:
+        """One of the clips whose number is another; None without any."""
+        first, last = np.searchsorted(self.alike, [alike, alike + 1])
+        if len(self.places) == last - first:
+            return None
+        drawn = int(rng.integers(len(self.places) - (last - first)))
+        return int(self.places[drawn if drawn < first else drawn + last - first])
+
+
+class Pools:
+    """Which clips may be mixed into which.
+
+    With `balanced`, a class is drawn first and then one of its clips, so that rare classes come as often as others;
+    else every clip is as likely.
+    """
+
+    def __init__(self, clips: Sequence[Clip], balanced: bool = False) -> None:
+        everything = np.arange(len(clips))
+        pools = class_pools(clips) if balanced else [everything]
+        numbers: dict[frozenset[str], int] = {}
+        self.kinds = np.array([numbers.setdefault(frozenset(classes_of(clip)), len(numbers)) for clip in clips])
+        """(N,): clips of exactly the same classes have the same number"""
         self.genres = [clip.genre for clip in clips]
-        self.by_genre: dict[str | None, np.ndarray] = {
-            genre: np.flatnonzero([own == genre for own in self.genres]) for genre in set(self.genres)
-        }
+        self._others = [_Pool.of(pool, everything) for pool in pools]
+        self._of_other_kinds = [_Pool.of(pool, self.kinds) for pool in pools]
+        self._by_genre: dict[str | None, list[_Pool]] = {}
+        for genre in set(self.genres):
+            own = np.array([one == genre for one in self.genres])
+            self._by_genre[genre] = [_Pool.of(pool[own[pool]], self.kinds) for pool in pools]
 
     def draw(self, config: BlendConfig, place: int, rng: np.random.Generator) -> Plan:
         """The plan for the clip at `place`."""
         united: tuple[tuple[int, float], ...] = ()
         if config.unite is not None and rng.uniform() < config.unite.probability:
-            count = int(rng.integers(1, config.unite.num_clips + 1))
-            pool = self.by_genre[self.genres[place]] if config.unite.same_genre else np.arange(len(self.genres))
-            united = tuple((self._other(pool, place, rng), rng.uniform(*config.unite.level_db)) for _ in range(count))
+            pools = self._by_genre[self.genres[place]] if config.unite.same_genre else self._of_other_kinds
+            for _ in range(int(rng.integers(1, config.unite.num_clips + 1))):
+                other = _partner(pools, int(self.kinds[place]), rng)
+                if other is not None:
+                    united += ((other, rng.uniform(*config.unite.level_db)),)
         if config.mixup is None:
             return Plan(united)
         weight = float(rng.beta(config.mixup, config.mixup))
-        return Plan(united, (self._other(np.arange(len(self.genres)), place, rng), weight))
+        other = _partner(self._others, place, rng)
+        return Plan(united, (place if other is None else other, weight))
 
-    def _other(self, pool: np.ndarray, place: int, rng: np.random.Generator) -> int:
-        """A clip of the pool, never the clip itself where there is another."""
-        if len(pool) == 1:
-            return int(pool[0])
-        own = int(np.searchsorted(pool, place))
-        drawn = int(rng.integers(len(pool) - 1))
-        return int(pool[drawn + (drawn >= own)])
+
+def _partner(pools: Sequence[_Pool], alike: int, rng: np.random.Generator) -> int | None:
+    """A clip of one of the pools, all of them as likely, where they have any that may be drawn."""
+    for number in rng.permutation(len(pools)) if len(pools) > 1 else range(len(pools)):
+        other = pools[number].draw(alike, rng)
+        if other is not None:
+            return other
+    return None
 
 
 def mixup(own: Example, other: Example, weight: float, equal_power: bool = False) -> Example:
@@ -124,7 +169,7 @@ def unite(own: Example, other: Example, level_db: float) -> Example:
     if own.labels is not None and other.labels is not None:
         assert own.label_mask is not None and other.label_mask is not None
         labels = np.maximum(own.labels * own.label_mask, other.labels * other.label_mask)
-        known = (own.label_mask & other.label_mask) | (labels >= 0.5)
+        known = (own.label_mask & other.label_mask) | (labels >= THRESHOLD)
     if own.activity is not None and other.activity is not None:
         first, second = _same_length(own.activity, other.activity, 0.0)
         # What one knows to sound, sounds; otherwise both must know.
@@ -147,7 +192,7 @@ def _add(own: Raw, other: Raw | None, own_gain: float, other_gain: float) -> Raw
 def _levelling(own: Raw, other: Raw | None, level_db: float = 0.0) -> float:
     """The gain that brings the other sound to `level_db` against the own one's power; 1 where one of them is silent."""
     powers = [_power(one) for one in (own, other) if one is not None]
-    if len(powers) < 2 or not all(powers):
+    if len(powers) < 2 or min(powers) < SILENCE:
         return 1.0
     return float(np.sqrt(powers[0] / powers[1]) * 10 ** (level_db / 20))
 

@@ -16,7 +16,9 @@ from mmfusion.data.inputs import DataConfig, FeaturesInput
 from mmfusion.data.raw import Raw
 from mmfusion.data.reading import ClipReader
 from mmfusion.data.retiming import Retiming, duration
+from mmfusion.data.sampler import Turn
 from mmfusion.data.scaling import Scaling, gather_scaling, scale
+from mmfusion.seconds import touched
 from mmfusion.types import Clip, Facts, InputError
 
 __all__ = ["ClipDataset", "Example", "collate", "gather_facts"]
@@ -29,9 +31,10 @@ class ClipDataset(Dataset[Example]):
     `encode_caption` turns a caption into <bos> ... <eos> as numbers, None when no head says words. `scaling` is that of
     the standardized inputs; without it, it is gathered from the training split of the cache's manifest.
 
-    In training, inputs are augmented, modalities hidden and captions drawn, all by (seed, epoch, clip id) alone: any
-    number of loader processes gives the same examples. A loader that keeps its processes from epoch to epoch
-    (`persistent_workers`) would not see `set_epoch`.
+    In training, inputs are augmented, modalities hidden and captions drawn, all by (seed, epoch, clip id, turn) alone:
+    any number of loader processes gives the same examples, and a clip that comes again in an epoch (a `Turn` as index)
+    comes changed in another way. With `balanced`, clips that are mixed in are drawn class by class. A loader that keeps
+    its processes from epoch to epoch (`persistent_workers`) would not see `set_epoch`.
 
     Raises InputError when a standardized input has no scaling, and, for a clip, when it names an unknown class.
     """
@@ -47,6 +50,7 @@ class ClipDataset(Dataset[Example]):
         training: bool,
         seed: int = 0,
         epoch: int = 0,
+        balanced: bool = False,
         scaling: Mapping[str, Scaling] | None = None,
     ) -> None:
         self.clips, self.reader, self.facts, self.config = tuple(clips), reader, facts, config
@@ -63,7 +67,7 @@ class ClipDataset(Dataset[Example]):
         self._encode = encode_caption
         self._layouts = dict(reader.layouts)
         self._timed = any(clip.sources for clip in self.clips)
-        self._pools = Pools(self.clips) if training and config.augment.blend.is_on else None
+        self._pools = Pools(self.clips, balanced) if training and config.augment.blend.is_on else None
         self._columns = {label: column for column, label in enumerate(facts.labels)}
 
     def __len__(self) -> int:
@@ -73,17 +77,20 @@ class ClipDataset(Dataset[Example]):
         """What is random in training is drawn anew for each epoch."""
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int | Turn) -> Example:
+        index, turn = index if isinstance(index, Turn) else Turn(index, 0)
+        again = f" again {turn}" if turn else ""
         clip = self.clips[index]
-        example = self.example(clip, self.reader.load(clip))
+        example = self.example(clip, self.reader.load(clip), again)
         if self._pools is None:
             return example
-        plan = self._pools.draw(self.config.augment.blend, index, generator(self.seed, self.epoch, clip.id, "blend"))
+        rng = generator(self.seed, self.epoch, clip.id, f"blend{again}")
+        plan = self._pools.draw(self.config.augment.blend, index, rng)
         for number, (place, level_db) in enumerate(plan.united):
-            example = unite(example, self._other(place, f"united {number} {clip.id}"), level_db)
+            example = unite(example, self._other(place, f"united {number} {clip.id}{again}"), level_db)
         if plan.mixed is not None:
             place, weight = plan.mixed
-            other = self._other(place, f"mixed {clip.id}")
+            other = self._other(place, f"mixed {clip.id}{again}")
             example = mixup(example, other, weight, self.config.augment.blend.equal_power)
         return example
 
@@ -115,7 +122,7 @@ class ClipDataset(Dataset[Example]):
             labels=labels,
             label_mask=label_mask,
             activity=self._activity(clip, duration_s, moved),
-            words=self._words(clip),
+            words=self._words(clip, use),
         )
 
     def _labels(self, clip: Clip) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -151,18 +158,17 @@ class ClipDataset(Dataset[Example]):
         activity = np.zeros((num_seconds, len(self._columns)), dtype=np.float32)
         for source in clip.sources:
             for start_s, end_s in moved.spans(source.start_s, source.end_s):
-                first = max(0, math.floor(start_s + 1e-6))
-                last = max(0, math.ceil(min(end_s, duration_s) - 1e-6))
-                activity[first:last, self._column(clip, source.label)] = 1.0
+                seconds = touched(start_s, min(end_s, duration_s), slack=1e-6)
+                activity[seconds, self._column(clip, source.label)] = 1.0
         return activity
 
-    def _words(self, clip: Clip) -> list[list[int]] | None:
+    def _words(self, clip: Clip, use: str) -> list[list[int]] | None:
         """All captions; in training `captions_per_clip` of them at most, drawn without repeats."""
         if self._encode is None:
             return None
         captions, limit = clip.captions, self.config.captions_per_clip
         if self.training and len(captions) > limit:
-            drawn = generator(self.seed, self.epoch, clip.id, "captions").permutation(len(captions))[:limit]
+            drawn = generator(self.seed, self.epoch, clip.id, f"captions{use}").permutation(len(captions))[:limit]
             captions = [captions[number] for number in drawn]
         return [self._encode(caption) for caption in captions]
 

@@ -1,12 +1,19 @@
-"""What a media file holds, without decoding more than its first picture."""
+"""What a media file holds, without decoding more than its first picture; and how far it really goes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from av.error import FFmpegError
+
 from mmfusion.data.media_open import Media, Tally, decode, open_media
+from mmfusion.data.media_stamps import Timeline, without_strays
+
+_LONGEST_AHEAD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,48 @@ def probe(path: str | Path) -> MediaInfo:
             **_audio_facts(media),
             **_video_facts(media),
         )
+
+
+def reach_s(path: str | Path, until_s: float | None = None) -> float | None:
+    """Where the last packet of sound or pictures ends on the file's clock, whatever the header says of its length.
+
+    Goes through the packets without decoding them, and no further than is needed to say that `until_s` is reached. None
+    for a still picture, and for a file without a packet. Raises MediaError like `probe`.
+    """
+    ends_s = [_end_s(path, kind, until_s) for kind in ("audio", "video")]
+    return max((end_s for end_s in ends_s if end_s is not None), default=None)
+
+
+def _end_s(path: str | Path, kind: str, until_s: float | None) -> float | None:
+    with open_media(path) as media:
+        stream = media.audio if kind == "audio" else media.video
+        if stream is None or media.is_still:
+            return None
+        timeline, due_s, end_s = Timeline(media), 0.0, None
+        for packet, stamp_s in without_strays(_stamped_packets(media, stream), Tally()):
+            begin_s = timeline.place(stamp_s, due_s)
+            due_s = begin_s + float((packet.duration or 0) * packet.time_base)
+            end_s = max(end_s or 0.0, due_s + _ahead_s(packet))
+            if until_s is not None and end_s >= until_s:
+                break
+        return end_s
+
+
+def _ahead_s(packet: Any) -> float:
+    """How much later a picture is shown than it is decoded: they are stored in another order than they are shown in."""
+    if packet.pts is None or packet.dts is None:
+        return 0.0
+    ahead_s = float((packet.pts - packet.dts) * packet.time_base)
+    return ahead_s if 0 <= ahead_s <= _LONGEST_AHEAD_S else 0.0  # beyond that, a stamp is damaged
+
+
+def _stamped_packets(media: Media, stream: Any) -> Iterator[tuple[Any, float | None]]:
+    """The packets that hold something, in the file's order, up to where it can be read."""
+    packets = media.container.demux(stream)
+    with suppress(FFmpegError, ValueError):
+        for packet in packets:
+            if packet.size and packet.time_base:
+                yield packet, media.seconds(packet.pts if packet.dts is None else packet.dts, packet)
 
 
 def _duration_s(media: Media) -> float | None:

@@ -21,6 +21,7 @@ from mmfusion.data.dataset import ClipDataset
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.mix_gather import SOUND
+from mmfusion.data.sampler import Turn
 from mmfusion.types import Clip, InputError
 
 LARGEST_REST = 0.01
@@ -90,9 +91,10 @@ class StoredDataset(Dataset[Example]):
         """As that of `plain`."""
         self.plain.set_epoch(epoch)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int | Turn) -> Example:
         example = self.plain[index]
-        sources = self.stored.load(self.plain.clips[index], example.inputs[SOUND].data)
+        place = index.place if isinstance(index, Turn) else index
+        sources = self.stored.load(self.plain.clips[place], example.inputs[SOUND].data)
         return replace(example, sources=sources, source_mask=sources.any(axis=1))
 
 

@@ -106,7 +106,7 @@ class WindowReader:
     def load(self, clip: Clip) -> dict[str, Raw]:
         """The inputs of a window, without those that it does not have. The arrays are read-only."""
         whole = self.cache.load(self._owners[clip.id])
-        parts = {name: _part(raw, clip.start_s, clip.end_s or 0.0) for name, raw in whole.items()}
+        parts = {name: part_of(raw, clip.start_s, clip.end_s or 0.0) for name, raw in whole.items()}
         return {name: part.trimmed() for name, part in parts.items() if part.mask.any()}
 
     def _cut(self, clip: Clip, config: WindowsConfig) -> Iterator[Clip]:
@@ -114,11 +114,11 @@ class WindowReader:
         length_s = max(len(raw.mask) / raw.rate for raw in whole)
         bare = replace(clip, labels=None, relevances=None, captions=(), sources=())
         for number, (start_s, end_s) in enumerate(spans(length_s, config.length_s, config.hop_s)):
-            if any(_part(raw, start_s, end_s).mask.any() for raw in whole):
+            if any(part_of(raw, start_s, end_s).mask.any() for raw in whole):
                 yield replace(bare, id=f"{clip.id} window {number}", start_s=start_s, end_s=end_s)
 
 
-def _part(raw: Raw, start_s: float, end_s: float) -> Raw:
+def part_of(raw: Raw, start_s: float, end_s: float) -> Raw:
     """The steps that a stretch of time reaches into."""
     # 1e-6 steps keep 0.3 * 10 from becoming step 2.
     first, last = int(start_s * raw.rate + 1e-6), int(np.ceil(end_s * raw.rate - 1e-6))

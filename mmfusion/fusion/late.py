@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfusion.config import configclass
-from mmfusion.fusion.align import align
-from mmfusion.fusion.mix import Rule, clip_weights, mix
+from mmfusion.fusion.mix import Rule, clip_weights, mix, mix_steps
 from mmfusion.fusion.weights import (
     FixedWeights,
     LearnedWeights,
@@ -244,13 +243,7 @@ class Mix(nn.Module):
         streams = {name: steps for name in self.names if (steps := parts[name].steps) is not None}
         if len(streams) < len(parts):
             return None
-        aligned = align(streams)
-        present = torch.stack([stream.mask for stream in aligned.values()], dim=-1)
-        shares = clip_weights(weights, present, self.normalize)
-        family = parts[self.names[0]].family
-        logits = mix([stream.zeroed() for stream in aligned.values()], shares, family, self.rule)
-        union = present.any(dim=-1)
-        return Stream(logits.masked_fill(~union[..., None], 0), union, next(iter(aligned.values())).rate)
+        return mix_steps(streams, weights, parts[self.names[0]].family, self.rule, self.normalize)
 
 
 def _initial_weights(config: MixConfig, names: tuple[str, ...]) -> Tensor:

@@ -14,14 +14,15 @@ need not know that anything was mixed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid
 
-from mmfusion.types import Family
+from mmfusion.fusion.align import align
+from mmfusion.types import Family, Stream
 
 Rule = Literal["linear", "loglinear"]
 
@@ -62,6 +63,21 @@ def clip_weights(weights: Tensor, present: Tensor, normalize: bool) -> Tensor:
     usable = total > 0
     scaled = kept / torch.where(usable, total, torch.ones_like(total)) if normalize else kept
     return torch.where(usable, scaled, equal)
+
+
+def mix_steps(
+    streams: Mapping[str, Stream], weights: Tensor, family: Family, rule: Rule, normalize: bool = True
+) -> Stream:
+    """Step logits (B, T_m, C) of M members, in the order of `weights` (M,), as one stream on the lowest of their rates.
+
+    A step is real where it is for any member; those of which it is not have no say in it.
+    """
+    aligned = align(streams)
+    present = torch.stack([stream.mask for stream in aligned.values()], dim=-1)
+    shares = clip_weights(weights, present, normalize)
+    logits = mix([stream.zeroed() for stream in aligned.values()], shares, family, rule)
+    union = present.any(dim=-1)
+    return Stream(logits.masked_fill(~union[..., None], 0), union, next(iter(aligned.values())).rate)
 
 
 def _log_linear(members: Tensor, weight: Tensor, family: Family) -> Tensor:

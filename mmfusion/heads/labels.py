@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mmfusion.config import configclass
+from mmfusion.seconds import second_shares
 from mmfusion.types import InputError, Output, Stream, Targets
 
 Pooling = Literal["mean", "max", "attention"]
@@ -198,9 +199,7 @@ def _by_second(steps: Stream, targets: Targets) -> tuple[Tensor, Tensor, Tensor]
     happened = targets.activity.float()
     num_steps, num_seconds = steps.data.shape[1], happened.shape[1]
     begin = torch.arange(num_steps, device=steps.data.device, dtype=torch.float64) / steps.rate
-    second = torch.arange(num_seconds, device=steps.data.device, dtype=torch.float64)[:, None]
-    overlap = torch.minimum(begin + 1 / steps.rate, second + 1) - torch.maximum(begin, second)
-    share = torch.where(overlap > 1e-6, overlap, 0.0).float() * steps.mask[:, None, :]
+    share = second_shares(begin, steps.rate, 0, num_seconds).float() * steps.mask[:, None, :]
     total = share.sum(dim=-1, keepdim=True)
     logits = share @ steps.zeroed().float() / total.clamp(min=1e-6)
     known = (total > 0) & ~happened.isnan()

@@ -23,7 +23,7 @@ Words are tagged by nltk where its tagger data lie on the machine, else by the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -31,11 +31,11 @@ from typing import Literal
 from mmfusion.language import lexicon
 from mmfusion.language.ontology import Meaning, Ontology, stem
 from mmfusion.language.vocab import tokenize
+from mmfusion.types import THRESHOLD
 
 Claim = Literal["sounds", "silence", "none"]
 Verdict = Literal["supported", "contradicted", "silent", "unchecked"]
 VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "silent")
-THRESHOLD = 0.5
 # words -> "noun", "verb" or "" each
 WordTagger = Callable[[Sequence[str]], list[str]]
 
@@ -93,39 +93,6 @@ def read_claims(caption: str, ontology: Ontology, tagger: WordTagger | None = No
     for clause in _clauses(words, mentions):
         _claim(words, clause, ontology)
     return mentions
-
-
-def tune_thresholds(chances: Sequence[Mapping[str, float]], heard: Sequence[Collection[str]],
-                    least: int = 5) -> dict[str, float]:  # fmt: skip
-    """For each label the threshold of the highest F1 over the clips of a validation split.
-
-    `heard` says for each clip which labels can be heard in it. A label that is heard in fewer than `least` clips takes
-    the threshold that is best for all labels together.
-    """
-    labels = sorted({label for row in chances for label in row})
-    pairs = {
-        label: [(row[label], label in there) for row, there in zip(chances, heard, strict=True) if label in row]
-        for label in labels
-    }
-    shared = _best_threshold([pair for own in pairs.values() for pair in own])
-    return {
-        label: _best_threshold(own) if sum(there for _, there in own) >= least else shared
-        for label, own in pairs.items()
-    }
-
-
-def _best_threshold(pairs: Sequence[tuple[float, bool]]) -> float:
-    """Half-way between the lowest probability that should count as heard and the next one below; 0.5 without any."""
-    ranked = sorted(pairs, reverse=True)
-    num_heard = sum(there for _, there in ranked)
-    best, threshold, right = 0.0, THRESHOLD, 0
-    for said, (chance, there) in enumerate(ranked, start=1):
-        right += there
-        below = ranked[said][0] if said < len(ranked) else 0.0
-        f1 = 2 * right / (said + num_heard)
-        if below < chance and f1 > best:
-            best, threshold = f1, (chance + below) / 2
-    return threshold
 
 
 @lru_cache(maxsize=1)

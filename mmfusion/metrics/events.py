@@ -34,6 +34,7 @@ from scipy.ndimage import median_filter
 
 from mmfusion.metrics.defined import mean_defined
 from mmfusion.metrics.matching import largest_matching
+from mmfusion.seconds import touched
 from mmfusion.types import InputError
 
 
@@ -121,7 +122,7 @@ def segment_metrics(
     errors = np.zeros(3, dtype=np.int64)
     for file, end_s in ends_s.items():
         num_segments = math.ceil(end_s / resolution_s)
-        truth, said = (_roll(events, column, num_segments, resolution_s) for events in files.get(file, ((), ())))
+        truth, said = (roll(events, column, num_segments, resolution_s) for events in files.get(file, ((), ())))
         cells += np.stack([part.sum(axis=0) for part in (truth & said, said & ~truth, truth & ~said, ~(truth | said))])
         errors += _segment_errors(truth, said)
     per_class = [Counts(tp + fn, tp + fp, tp, 0, fn, fp) for tp, fp, fn, _ in cells.T.tolist()]
@@ -258,13 +259,12 @@ def _fitting(
     return within
 
 
-def _roll(events: Sequence[Event], column: Mapping[str, int], num_segments: int, resolution_s: float) -> np.ndarray:
-    """Activity (segments, classes) bool; what lies behind the last segment is cut off."""
-    roll = np.zeros((num_segments, len(column)), dtype=bool)
+def roll(events: Iterable[Event], column: Mapping[str, int], num_segments: int, resolution_s: float) -> np.ndarray:
+    """Activity (segments, classes) bool, `column` being those of the classes; the last segment cuts off the rest."""
+    active = np.zeros((num_segments, len(column)), dtype=bool)
     for event in events:
-        first, end = math.floor(event.onset_s / resolution_s), math.ceil(event.offset_s / resolution_s)
-        roll[first:end, column[event.label]] = True
-    return roll
+        active[touched(event.onset_s, event.offset_s, resolution_s), column[event.label]] = True
+    return active
 
 
 def paired(

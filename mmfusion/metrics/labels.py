@@ -33,10 +33,9 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score, roc_curve
 
 from mmfusion.metrics.defined import finite, mean_defined
-from mmfusion.types import InputError
+from mmfusion.types import THRESHOLD, InputError
 
 Target = Literal["multi", "single"]
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import label_ranking_average_precision_score
 
 from mmfusion.metrics.defined import mean_defined
-from mmfusion.types import InputError
-
-RELEVANT = 0.5
+from mmfusion.types import THRESHOLD, InputError
 
 
 def ranking_metrics(reference: Any, scores: Any, names: Sequence[str], mask: Any = None) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def ranking_metrics(reference: Any, scores: Any, names: Sequence[str], mask: Any
         pair = truth[rows, column], values[rows, column]
         error = float(np.abs(pair[0] - pair[1]).mean()) if rows.any() else None
         per_class[name] = {"num_known": int(rows.sum()), "spearman": _spearman(*pair), "mae": error}
-    relevant = known & (truth >= RELEVANT)
+    relevant = known & (truth >= THRESHOLD)
     return {
         "lrap": _lrap(relevant, values, known),
         "spearman": mean_defined(figures["spearman"] for figures in per_class.values()),

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion.metrics.labels import THRESHOLD, label_table
+from mmfusion.metrics.labels import label_table
+from mmfusion.types import THRESHOLD
 
 
 def tune_thresholds(reference: Any, scores: Any, mask: Any = None) -> np.ndarray:

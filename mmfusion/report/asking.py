@@ -19,7 +19,7 @@ def asked_for(run: Run, given: Namespace) -> Asked:
     `ontology`.
 
     Windows are those of the run's evaluation, or as long as the training's clips (`data.max_duration_s`), unless a
-    length is given. InputError names the option that cannot be met.
+    length above 0 is given. InputError names the option that cannot be met.
     """
     features = dict(_feature(text) for text in given.features)
     subtitled = given.srt or given.vtt

@@ -1,8 +1,8 @@
 """Run folders of baselines: predictions, metrics and provenance as a trained and evaluated run leaves them.
 
-There are no weights; provenance.json holds what the baseline is. One that says captions has 0 parameters and 0 s of
-training, one that says labels has no parameters to count, and its training is the reading and fitting of the training
-clips.
+There are no weights; provenance.json holds what the baseline is, and by which method it was made. One that says
+captions has 0 parameters and 0 s of training, one that says labels has no parameters to count, and its training is the
+reading and fitting of the training clips.
 """
 
 from __future__ import annotations
@@ -22,30 +22,34 @@ from mmfusion.data.manifest import Manifest, check_groups, read_manifest
 from mmfusion.evaluate import Row, in_float32, keep_scores, label_truth, truth
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
-from mmfusion.report.baselines import NUM_NEIGHBOURS, constant_caption, human, nearest_neighbour_consensus
-from mmfusion.report.classical import ClassicalTagger, sound_statistics
-from mmfusion.report.comparison import Baseline, LabelBaseline, SeparationBaseline
+from mmfusion.report.baselines import constant_caption, human, nearest_neighbour_consensus
+from mmfusion.report.classical import ClassicalTagger, method, sound_statistics
+from mmfusion.report.comparison import NUM_NEIGHBOURS, Baseline, LabelBaseline, SeparationBaseline
 from mmfusion.report.separation_baselines import separate_clips
 from mmfusion.training.provenance import commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
-from mmfusion.training.setup import check_labels, open_material
+from mmfusion.training.setup import check_labels, in_whole, open_material
 from mmfusion.training.thresholds import tune_rows
 from mmfusion.types import Clip, InputError
 
 
 def baseline_done(config: RunConfig, baseline: Baseline, split: str) -> bool:
-    """True when the folder holds this baseline's figures on the manifest as it lies there now."""
+    """True when the folder holds this baseline's figures by today's method on the manifest as it lies there now."""
     run = Run(config.folder, config)
     if not all((run.folder / name).exists() for name in ("config.yaml", "provenance.json")) or not run.scored(split):
         return False
     facts = run.read_json("provenance.json")
-    if facts.get("baseline") != dataclasses.asdict(baseline) or load(RunConfig, run.folder / "config.yaml") != config:
+    if (facts.get("baseline"), facts.get("method")) != (dataclasses.asdict(baseline), _method(baseline)):
+        return False
+    if load(RunConfig, run.folder / "config.yaml") != config:
         return False
     return facts["manifest"] == read_manifest(config.data.manifest).file_hash()
 
 
 def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
     """Writes predictions.<split>.jsonl, provenance.json and metrics.<split>.json of a split whose cache is built.
+
+    Classical classifiers hear what networks are evaluated on: with `windows`, clips whole, the training's too.
 
     Every caption head, every label head, or every separation head says the same kind of thing. InputError when the
     folder holds a trained run, when the training clips have nothing to learn from (for a human row: a clip of the split
@@ -58,7 +62,7 @@ def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
         return _separate(run, baseline, split)
     manifest = read_manifest(config.data.manifest)
     check_groups(manifest.clips, config.data.legacy_split, str(manifest.path))
-    cache = ClipCache(manifest, config.data)
+    cache = _cache(manifest, config, baseline, split)
     training, clips = (_readable(cache, name) for name in (config.data.train_split, split))
     facts, labels = _provenance(config, baseline, manifest), ()
     if baseline.kind in get_args(LabelBaseline):
@@ -75,6 +79,27 @@ def make_baseline(config: RunConfig, baseline: Baseline, split: str) -> Run:
     run.write_json("provenance.json", facts)
     keep_scores(rows, run, split, clips, manifest, labels)
     return run
+
+
+def _cache(manifest: Manifest, config: RunConfig, baseline: Baseline, split: str) -> ClipCache:
+    if config.windows is None or baseline.kind not in get_args(LabelBaseline):
+        return ClipCache(manifest, config.data)
+    return ClipCache(*in_whole(manifest, heard_whole(config, split, baseline), config.data, config.windows))
+
+
+def heard_whole(config: RunConfig, split: str, instead: object = None) -> list[str]:
+    """The splits whose clips a run with `windows` decodes whole for its figures on `split`.
+
+    Beside that one, where thresholds are tuned and where a classical classifier learns.
+    """
+    classical = isinstance(instead, Baseline) and instead.kind in get_args(LabelBaseline)
+    wanted = [config.data.train_split] * classical + [config.data.validation_split] * bool(config.tuned_heads) + [split]
+    return list(dict.fromkeys(wanted))
+
+
+def _method(baseline: Baseline) -> dict[str, object] | None:
+    """What beside its settings decides what a baseline says; None where the settings are all."""
+    return method() if baseline.kind in get_args(LabelBaseline) else None
 
 
 def _separate(run: Run, baseline: Baseline, split: str) -> Run:
@@ -165,6 +190,7 @@ def _provenance(config: RunConfig, baseline: Baseline, manifest: Manifest) -> di
         "seed": config.seed,
         "hardware": hardware(),
         "baseline": dataclasses.asdict(baseline),
+        "method": _method(baseline),
         "num_parameters": 0,
         "num_trained_parameters": 0,
         "training_s": 0.0,

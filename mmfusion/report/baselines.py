@@ -18,8 +18,6 @@ from mmfusion.metrics.captions_tokenizer import tokenize_captions
 from mmfusion.types import InputError
 
 ORDERS = (1, 2, 3, 4)
-# Best CIDEr of 1, 3, 5, 10, 20, 40 on the 22 validation clips of MSVD-476 (both streams; about 30 captions a clip).
-NUM_NEIGHBOURS = 5
 
 
 def constant_caption(clips: Iterable[str], training: Mapping[str, Sequence[str]], text: str | None = None
@@ -42,7 +40,7 @@ def nearest_neighbour_consensus(
     test: Mapping[str, np.ndarray],
     training: Mapping[str, np.ndarray],
     captions: Mapping[str, Sequence[str]],
-    num_neighbours: int = NUM_NEIGHBOURS,
+    num_neighbours: int,
 ) -> dict[str, str]:
     """{test clip: the consensus caption of its nearest training clips} (Devlin et al. 2015, arXiv 1505.04467).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmfusion.metrics.labels import THRESHOLD
+from mmfusion.types import THRESHOLD
 
 SMALLEST, SMALLEST_REST = 1e-30, 1e-9
 """probability of what is true, and of what is not false, below which a loss does not grow: predictions have 9 digits"""

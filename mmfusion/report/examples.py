@@ -14,9 +14,9 @@ from mmfusion.evaluate import Row, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.report.comparison import Job
+from mmfusion.types import THRESHOLD
 
 TOP = 4
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,21 @@ from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.data.mix_gather import decoded_manifest
 from mmfusion.data.mix_stored import open_sources
 from mmfusion.ensemble import ensemble_done
-from mmfusion.report.baseline_runs import baseline_done, make_baseline
+from mmfusion.report.baseline_runs import baseline_done, heard_whole, make_baseline
 from mmfusion.report.comparison import Baseline, ComparisonConfig, Ensemble, Job, Reranked
 from mmfusion.report.reranked import evaluate_reranked, reranked_done
 from mmfusion.training.language import LmRunConfig, train_lm
 from mmfusion.training.provenance import check_sources, sources_of
 from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.setup import in_whole
 from mmfusion.types import InputError
 
 
 def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job], language_models: Sequence[Path] = ()) -> None:
-    """Prepares the data sets that are not there yet, trains the language models and decodes all clips once."""
+    """Prepares the data sets that are not there yet, trains the language models and decodes all clips once.
+
+    Clips that are evaluated in windows are decoded whole, too: several runs would do it side by side otherwise.
+    """
     for wanted in comparison.prepare:
         out, config = Path(wanted.out), settings(wanted.name, wanted.options)
         if any(out.rglob("manifest.jsonl")):
@@ -42,17 +46,36 @@ def make_ready(comparison: ComparisonConfig, jobs: Sequence[Job], language_model
             print(prepare_set(wanted.name, root, out, config, os.cpu_count() or 1).summary())
     for path in language_models:
         train_lm(load(LmRunConfig, path))
-    seen = []
+    seen: list[Any] = []
     for job in jobs:
-        data = job.config.data
-        key = (data.manifest, data.cache, data.max_duration_s, data.inputs, data.mixture, data.stored_sources)
-        if key not in seen:
-            seen.append(key)
-            manifest, _ = decoded_manifest(read_manifest(Path(data.manifest)), data)
-            report = build_cache(manifest, data)
-            print("\n".join(report.lines()))
-            if data.stored_sources:
-                print("\n".join(open_sources(ClipCache(manifest, data, report.wanted), data)[1].lines()))
+        _decode(job.config, None, seen)
+        if job.config.windows is not None:
+            _decode(job.config, heard_whole(job.config, comparison.split, job.instead), seen)
+
+
+def _decode(config: RunConfig, whole: list[str] | None, seen: list[Any]) -> None:
+    """Decodes all clips of a run as training reads them, or those of some splits whole, unless it is among `seen`."""
+    data, windows = config.data, config.windows
+    key = (
+        data.manifest,
+        data.cache,
+        data.max_duration_s,
+        data.inputs,
+        data.mixture,
+        data.stored_sources,
+        whole,
+        whole and windows,
+    )
+    if key in seen:
+        return
+    seen.append(key)
+    manifest, _ = decoded_manifest(read_manifest(Path(data.manifest)), data)
+    if whole is not None and windows is not None:
+        manifest, data = in_whole(manifest, whole, data, windows)
+    report = build_cache(manifest, data)
+    print("\n".join(report.lines()))
+    if data.stored_sources and whole is None:
+        print("\n".join(open_sources(ClipCache(manifest, data, report.wanted), data)[1].lines()))
 
 
 def execute(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:

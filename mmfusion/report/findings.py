@@ -11,14 +11,14 @@ import numpy as np
 from mmfusion.data.windows import Aggregate
 from mmfusion.evaluate import Row, chances_of, label_truth, levels_of, read_rows
 from mmfusion.heads.labels import LabelsConfig
-from mmfusion.metrics.labels import THRESHOLD, label_metrics, label_table
+from mmfusion.metrics.labels import label_metrics, label_table
 from mmfusion.report.clip_losses import clip_losses
 from mmfusion.report.confusion import Confusion, confusions
 from mmfusion.report.examples import TOP, Guess
 from mmfusion.report.hardest import Judged, gradient_norms
 from mmfusion.report.worst_window import WorstWindow, worst_windows
 from mmfusion.training.run import Run
-from mmfusion.types import InputError
+from mmfusion.types import THRESHOLD, InputError
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.data.raw import Raw
-from mmfusion.language.grounding import THRESHOLD, VERDICTS, Grounded, ground, tune_thresholds, word_tagger
+from mmfusion.language.grounding import VERDICTS, Grounded, ground, word_tagger
 from mmfusion.language.ontology import Ontology, read_ontology
 from mmfusion.language.rerank import Candidate, agreement, pick, tune_weight
 from mmfusion.metrics.captions import CAPTION_METRICS, caption_metrics
+from mmfusion.metrics.thresholds import tune_thresholds
 from mmfusion.predictor import Predictor
 from mmfusion.training.run import Run
-from mmfusion.types import Clip, InputError
+from mmfusion.types import THRESHOLD, Clip, InputError
 
 TUNED = "grounding.json"
 
@@ -157,7 +159,7 @@ def look(predictor: Predictor, grounder: Grounder, manifest: Manifest, split: st
 def tune(run: Run, grounder: Grounder, looked: Sequence[Looked], figure: str, into: Run | None = None) -> None:
     """Thresholds, then the weight of re-ranking, into the grounder and into the folder of `into` (or of `run`)."""
     with_sound = [each for each in looked if each.chances is not None]
-    grounder.thresholds = tune_thresholds([each.chances or {} for each in with_sound], [e.heard for e in with_sound])
+    grounder.thresholds = hearing_thresholds([e.chances or {} for e in with_sound], [e.heard for e in with_sound])
     candidates = [grounder.candidates(each.captions, each.chances) for each in looked]
     grounder.weight, means = tune_weight(candidates, _values(looked, figure))
     split = run.config.data.validation_split
@@ -165,6 +167,25 @@ def tune(run: Run, grounder: Grounder, looked: Sequence[Looked], figure: str, in
     hashes = {"weights": run.weights_hash(), "tagger": grounder.ear.run.weights_hash()}
     tuned = {"thresholds": grounder.thresholds, "weight": grounder.weight, "split": split, "figure": figure}
     (into or run).write_json(TUNED, hashes | tuned | {"means": {str(weight): mean for weight, mean in means.items()}})
+
+
+def hearing_thresholds(chances: Sequence[Mapping[str, float]], heard: Sequence[Collection[str]],
+                       least: int = 5) -> dict[str, float]:  # fmt: skip
+    """For each label the threshold of the highest F1 over the clips (`metrics/thresholds.py`).
+
+    `heard` says for each clip which labels can be heard in it. A label that is heard in fewer than `least` clips takes
+    the threshold that is best for all labels together.
+    """
+    labels = sorted({label for row in chances for label in row})
+    if not labels:
+        return {}
+    known = np.array([[label in row for label in labels] for row in chances])
+    scores = np.array([[row.get(label, 0.0) for label in labels] for row in chances])
+    truth = np.array([[label in there for label in labels] for there in heard])
+    own = tune_thresholds(truth, scores, known)
+    shared = tune_thresholds(truth[known][:, None], scores[known][:, None])
+    enough = (truth & known).sum(axis=0) >= least
+    return dict(zip(labels, np.where(enough, own, shared).tolist(), strict=True))
 
 
 def _values(looked: Sequence[Looked], figure: str) -> list[list[float]]:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmfusion.evaluate import Row, chances_of
-from mmfusion.metrics.labels import THRESHOLD
 from mmfusion.report.clip_losses import clip_losses
 from mmfusion.report.examples import TOP, Guess
 from mmfusion.training.run import Run
-from mmfusion.types import InputError
+from mmfusion.types import THRESHOLD, InputError
 
 
 @dataclass(frozen=True, eq=False)

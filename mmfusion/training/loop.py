@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather_object, set_seed
 from tqdm import tqdm
 
-from mmfusion.data.sampler import EpochSampler, class_pools
+from mmfusion.data.sampler import EpochSampler, Turn, class_pools
 from mmfusion.training.allocation import keep_freed_memory
 from mmfusion.training.checkpoint import (
     Progress,
@@ -227,7 +227,7 @@ class Trainer:
             save_checkpoint(self.run.folder, self.state, states)
         self.accelerator.wait_for_everyone()
 
-    def _batches(self, epoch: int, start: int) -> list[list[int]]:
+    def _batches(self, epoch: int, start: int) -> list[list[int | Turn]]:
         sampler = EpochSampler(
             len(self.clips), self.settings.batch_size, self.config.seed, epoch=epoch, start_batch=start,
             rank=self.accelerator.process_index, world=self.accelerator.num_processes, pools=self.pools,

@@ -116,7 +116,7 @@ class TrainingConfig:
     parts_from: dict[str, str] = Field(default_factory=dict)
     """stream name -> run folder whose encoder and head weights this stream starts from"""
     start_from: str | None = None
-    """run folder whose weights this run starts from; a language model may be fused into what it has"""
+    """run folder whose weights this run starts from, instead of `parts_from`; a language model may be fused into it"""
     cache_frozen: bool = False
     """compute the steps of frozen encoders once, keep them in the cache, and train from there (no augmentation)"""
     tensorboard: bool = True
@@ -148,6 +148,8 @@ class RunConfig:
                 known = ", ".join(self.data.inputs)
                 raise ValueError(f"model.encoders.{name} reads the input {source!r}, and data.inputs has {known}")
         _check_sounds(self.data, self.model)
+        if self.training.start_from and self.training.parts_from:
+            raise ValueError("training.start_from takes all weights from one run, and parts_from some from others")
         if self.training.patience is not None and self.training.select is None:
             raise ValueError("training.patience needs training.select, the figure that has to get better")
         speaks = any(isinstance(head, CaptionConfig) for head in self.model.heads.values())

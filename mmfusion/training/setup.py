@@ -21,6 +21,7 @@ from mmfusion.data.mix_gather import decoded_manifest
 from mmfusion.data.mix_pool import in_words
 from mmfusion.data.mix_stored import StoredDataset, StoredManifest, StoredSources, open_sources
 from mmfusion.data.reading import ClipReader
+from mmfusion.data.sampler import Batches
 from mmfusion.data.scaling import gather_scaling
 from mmfusion.data.windows import WindowReader, WindowsConfig
 from mmfusion.heads.caption import CaptionConfig
@@ -56,8 +57,7 @@ class Material:
     def in_windows(self, split: str, data: DataConfig, windows: WindowsConfig, quiet: bool = True
                    ) -> tuple[tuple[Clip, ...], WindowReader]:  # fmt: skip
         """The readable clips of a split, decoded whole, and what reads their windows. InputError without any clip."""
-        manifest = Manifest(self.manifest.path, self.manifest.split(split))
-        data = replace(data, max_duration_s=windows.max_duration_s)
+        manifest, data = in_whole(self.manifest, [split], data, windows)
         report = build_cache(manifest, data, progress=not quiet)
         if not quiet:
             print("\n".join(report.lines()))
@@ -74,12 +74,13 @@ class Material:
             encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)
         scaling = gather_scaling(self.cache, config.data)
         plain = ClipDataset(clips, reader or self.cache, self.facts, encode, config.data, training=training,
-                            seed=config.seed, scaling=scaling)  # fmt: skip
+                            seed=config.seed, scaling=scaling,
+                            balanced=config.training.sampling == "balanced")  # fmt: skip
         if self.stored is not None:
             return StoredDataset(plain, self.stored)
         return plain if self.mixtures is None else MixtureDataset(plain, self.mixtures)
 
-    def loader(self, clips: Sequence[Clip], batches: Sequence[list[int]], config: RunConfig, training: bool,
+    def loader(self, clips: Sequence[Clip], batches: Batches, config: RunConfig, training: bool,
                epoch: int = 0, reader: ClipReader | None = None) -> Iterable[Batch]:  # fmt: skip
         """Batches of the clips at the given indices, in that order, whatever the number of loader workers.
 
@@ -147,6 +148,13 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
     words = vocabulary.words if vocabulary else ()
     facts = gather_facts(cache, run.labels(), words, config.data.num_sources)
     return Material(manifest, cache, facts, vocabulary, mixtures, stored)
+
+
+def in_whole(manifest: Manifest, splits: Sequence[str], data: DataConfig, windows: WindowsConfig
+             ) -> tuple[Manifest, DataConfig]:  # fmt: skip
+    """The clips of these splits, and how they are read, where they are evaluated in windows: as long as they are."""
+    clips = tuple(clip for split in splits for clip in manifest.split(split))
+    return Manifest(manifest.path, clips), replace(data, max_duration_s=windows.max_duration_s)
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:

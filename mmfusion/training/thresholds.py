@@ -11,6 +11,7 @@ from torch import nn
 
 from mmfusion.describe import Row, mean_chances
 from mmfusion.evaluate import chances_of, label_truth, load_model, predict_split
+from mmfusion.metrics.events import Event, roll
 from mmfusion.metrics.thresholds import tune_thresholds
 from mmfusion.training.run import THRESHOLDS, Run
 from mmfusion.training.setup import Material
@@ -53,14 +54,15 @@ def _of_seconds(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
     timed = [row for row in rows if "activity" in row and "events" in row["truth"]]
     if not any(row["truth"]["events"] for row in timed):
         return {}
+    column = {label: place for place, label in enumerate(labels)}
     said = [mean_chances(labels, row["activity"]) for row in timed]
-    truth = [_seconds(row["truth"]["events"], len(chances), labels) for row, chances in zip(timed, said, strict=True)]
+    truth = [
+        roll(
+            (Event("", start_s, end_s, label) for label, start_s, end_s in row["truth"]["events"]),
+            column,
+            len(own),
+            1.0,
+        )
+        for row, own in zip(timed, said, strict=True)
+    ]
     return {"activity": tune_thresholds(np.concatenate(truth), np.concatenate(said))}
-
-
-def _seconds(events: Sequence[tuple[str, float, float]], num_seconds: int, labels: Sequence[str]) -> np.ndarray:
-    """(S, C): 1 in every second that an event of the class touches."""
-    active = np.zeros((num_seconds, len(labels)))
-    for label, start_s, end_s in events:
-        active[int(start_s) : int(np.ceil(end_s)), labels.index(label)] = 1
-    return active

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfusion.config import validate
+from mmfusion.data.augment import AugmentConfig
 from mmfusion.data.blend import BlendConfig, Pools, UniteConfig, mixup, unite
 from mmfusion.data.cache import ClipCache, build_cache
 from mmfusion.data.collate import Example
@@ -19,6 +20,7 @@ from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.media import write_sound
 from mmfusion.data.raw import Raw
+from mmfusion.data.sampler import Turn
 from mmfusion.types import Clip, Facts, InputError
 
 NUM = 800
@@ -33,9 +35,11 @@ def example(seed: int, labels=(0.0, 1.0, 0.0), known=(True, True, True), length:
     )  # fmt: skip
 
 
-def clips(genres: list[str | None]) -> list[Clip]:
+def clips(genres: list[str | None], labels: str = "") -> list[Clip]:
+    """One clip a genre, each of a class of its own unless `labels` has a letter for each."""
     return [
-        Clip(f"c{i}", {"audio": f"{i}.wav"}, "train", f"g{i}", labels=("a",), genre=g) for i, g in enumerate(genres)
+        Clip(f"c{i}", {"audio": f"{i}.wav"}, "train", f"g{i}", labels=(labels[i] if labels else f"class {i}",), genre=g)
+        for i, g in enumerate(genres)
     ]
 
 
@@ -74,13 +78,18 @@ def test_mixup_at_equal_power_forgets_the_level_of_the_other(weight: float, leve
     assert np.mean(added**2) == pytest.approx(power, rel=1e-3, abs=1e-9)
 
 
-def test_silence_is_mixed_as_it_is() -> None:
+@pytest.mark.parametrize("rest", [0.0, 1e-30, 1e-6])
+def test_silence_is_mixed_as_it_is(rest: float) -> None:
+    """What a lossy codec leaves of silence is not brought up to the power of a sound."""
     own = example(0)
-    silence = replace(own, inputs={"audio": own.inputs["audio"].with_data(np.zeros(NUM, np.float32))})
+    silence = replace(own, inputs={"audio": own.inputs["audio"].with_data(np.full(NUM, rest, np.float32))})
     mixed = mixup(own, silence, 0.25, equal_power=True).inputs["audio"].data
-    np.testing.assert_allclose(mixed, 0.25 * own.inputs["audio"].data, rtol=1e-6)
-    np.testing.assert_allclose(mixup(silence, own, 0.25, equal_power=True).inputs["audio"].data,
-                               0.75 * own.inputs["audio"].data, rtol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(mixed, 0.25 * own.inputs["audio"].data, rtol=1e-6, atol=2e-6)
+    mixed = mixup(silence, own, 0.25, equal_power=True).inputs["audio"].data
+    np.testing.assert_allclose(mixed, 0.75 * own.inputs["audio"].data, rtol=1e-6, atol=2e-6)
+    for pair in ((own, silence), (silence, own)):
+        united = unite(*pair, 6.0).inputs["audio"].data
+        np.testing.assert_allclose(united, own.inputs["audio"].data, rtol=1e-6, atol=2e-6)
 
 
 def test_mixup_knows_what_both_know() -> None:
@@ -127,11 +136,47 @@ def test_partners_are_of_the_same_genre_and_never_the_clip_itself(seed: int, pla
     pools = Pools(clips(["rock", "jazz", "rock", None, "rock", None]))
     config = BlendConfig(mixup=0.4, unite=UniteConfig(probability=1.0, num_clips=3))
     plan = pools.draw(config, place, np.random.default_rng(seed))
-    assert 1 <= len(plan.united) <= 3
+    assert bool(plan.united) == (pools.genres[place] != "jazz") and len(plan.united) <= 3
     assert all(pools.genres[other] == pools.genres[place] for other, _ in plan.united)
     if pools.genres[place] != "jazz":  # the only one of its genre
         assert all(other != place for other, _ in plan.united)
     assert plan.mixed[0] != place and 0 <= plan.mixed[1] <= 1
+
+
+@given(seed=st.integers(0, 500), place=st.integers(0, 6), same_genre=st.booleans(), balanced=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_united_clips_bring_other_classes(seed: int, place: int, same_genre: bool, balanced: bool) -> None:
+    made = clips(["rock"] * 4 + ["jazz"] * 3, "aabbccc")
+    pools = Pools(made, balanced)
+    config = BlendConfig(unite=UniteConfig(probability=1.0, num_clips=3, same_genre=same_genre))
+    united = [made[other] for other, _ in pools.draw(config, place, np.random.default_rng(seed)).united]
+    assert all(other.labels != made[place].labels for other in united)
+    if same_genre:
+        assert all(other.genre == made[place].genre for other in united)
+        assert bool(united) == (place < 4)  # jazz has one class, and nothing else to bring
+    else:
+        assert united
+
+
+def test_partners_of_balanced_clips_are_balanced() -> None:
+    """One clip of class a among 19 of class b: drawn clip by clip it comes once in 20, else every other time."""
+    made = clips([None] * 20, "a" + "b" * 19)
+    config = BlendConfig(mixup=0.5)
+    share = {}
+    for balanced in (False, True):
+        pools = Pools(made, balanced)
+        drawn = [pools.draw(config, 5, np.random.default_rng(seed)).mixed[0] for seed in range(400)]
+        assert 5 not in drawn
+        share[balanced] = drawn.count(0) / len(drawn)
+        assert {pools.draw(config, 0, np.random.default_rng(seed)).mixed[0] for seed in range(400)} == set(range(1, 20))
+    assert share[False] < 0.12 and 0.4 < share[True] < 0.6
+
+
+def test_a_clip_alone_is_mixed_with_itself_and_united_with_nothing() -> None:
+    plan = Pools(clips([None])).draw(
+        BlendConfig(mixup=0.5, unite=UniteConfig(probability=1.0)), 0, np.random.default_rng(0)
+    )
+    assert plan.united == () and plan.mixed[0] == 0
 
 
 @pytest.fixture
@@ -172,6 +217,20 @@ def test_a_training_set_mixes_and_a_test_set_never_does(manifest_path: Path) -> 
     first = training[0].inputs["audio"].data
     training.set_epoch(1)
     assert not np.allclose(first, training[0].inputs["audio"].data)
+
+
+def test_a_clip_that_comes_again_in_an_epoch_comes_changed(manifest_path: Path) -> None:
+    """Augmented and mixed anew at each turn; its first turn is what it was without turns."""
+    manifest = read_manifest(manifest_path)
+    for settings_ in ({"gain_db": [-20.0, 20.0]}, {"roll": True}, {"blend": {"mixup": 1.0}}):
+        chosen = replace(config(manifest_path), augment=validate(AugmentConfig, settings_, "test"))
+        build_cache(manifest, chosen, progress=False)
+        cache, facts = ClipCache(manifest, chosen), Facts(labels=("bell", "siren"))
+        training = ClipDataset(manifest.clips, cache, facts, None, chosen, training=True, seed=3)
+        first, *again = [training[Turn(1, number)].inputs["audio"].data for number in range(3)]
+        np.testing.assert_array_equal(first, training[1].inputs["audio"].data)
+        assert not np.allclose(first, again[0]) and not np.allclose(again[0], again[1])
+        np.testing.assert_array_equal(again[1], training[Turn(1, 2)].inputs["audio"].data)
 
 
 def test_pictures_are_not_mixed() -> None:

@@ -12,7 +12,7 @@ import pytest
 from mmfusion.data.scenes.grammar import WORDS, make_captions, plain_caption
 from mmfusion.data.scenes.plan import COLOURS
 from mmfusion.language import grounding
-from mmfusion.language.grounding import ground, read_claims, tune_thresholds
+from mmfusion.language.grounding import ground, read_claims
 from mmfusion.language.ontology import Ontology, read_ontology
 from mmfusion.types import InputError
 
@@ -170,15 +170,6 @@ def test_without_nltks_data_it_is_said(monkeypatch: pytest.MonkeyPatch):
     tagger, how = grounding.word_tagger()
     grounding.word_tagger.cache_clear()
     assert tagger is None and "lexicon" in how
-
-
-def test_thresholds_part_what_can_be_parted():
-    chances = [{"bell": 0.9, "rain": 0.2}, {"bell": 0.7, "rain": 0.1}, {"bell": 0.3, "rain": 0.05}] * 3
-    heard = [{"bell"}, {"bell"}, set()] * 3
-    found = tune_thresholds(chances, heard)
-    assert found["bell"] == pytest.approx(0.5)
-    assert found["rain"] == pytest.approx(0.5)  # never heard: the threshold of all labels together
-    assert tune_thresholds([], []) == {} and tune_thresholds([{"bell": 0.4}], [set()]) == {"bell": 0.5}
 
 
 def test_what_is_done_is_no_thing_by_the_name_of_a_class():

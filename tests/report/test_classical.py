@@ -14,10 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmfusion.data import mfcc
 from mmfusion.data.inputs import FeaturesInput
 from mmfusion.data.manifest import read_manifest, write_manifest
-from mmfusion.data.media import write_sound
+from mmfusion.data.media import read_sound, write_sound
 from mmfusion.data.mfcc import NUM_STATISTICS, cepstral_statistics
+from mmfusion.data.windows import WindowsConfig
+from mmfusion.evaluate import in_float32
 from mmfusion.report import classical
 from mmfusion.report.baseline_runs import baseline_done, make_baseline
 from mmfusion.report.classical import ClassicalTagger, sound_statistics
@@ -27,6 +30,7 @@ from mmfusion.report.page import write_page
 from mmfusion.report.table import make_table
 from mmfusion.report.write import as_csv, as_markdown
 from mmfusion.training.run import Run
+from mmfusion.training.setup import open_material
 from mmfusion.types import Clip, InputError
 
 KINDS: tuple[LabelBaseline, ...] = ("knn", "svm", "forest")
@@ -70,6 +74,18 @@ def test_level_and_what_is_masked_change_nothing(length: int, rate_hz: int, seed
     assert found.shape == (26,) and np.isfinite(found).all()
     other = np.where(mask, gain * sound, rng.normal(size=length))
     assert statistics_of(other, mask, rate_hz) == pytest.approx(found, abs=2e-2)
+
+
+def test_a_long_sound_is_heard_whole_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of blocks are those of the whole, the loudest cell and the masked stretch being in other blocks."""
+    rng = np.random.default_rng(0)
+    sound = np.concatenate([gain * rng.normal(size=RATE_HZ) for gain in (1e-4, 0.3, 1e-3, 0.05)])
+    mask = np.ones(len(sound), bool)
+    mask[RATE_HZ // 2 : RATE_HZ] = False
+    whole = statistics_of(sound, mask)
+    for block in (1, 7, 50):
+        monkeypatch.setattr(mfcc, "BLOCK", block)
+        assert statistics_of(sound, mask) == pytest.approx(whole, rel=1e-4, abs=1e-4)
 
 
 def tagger(kind: LabelBaseline, single: bool, **settings: Any) -> ClassicalTagger:
@@ -300,3 +316,60 @@ def test_neighbours_can_be_chosen(tmp_path: Path) -> None:
     assert isinstance(jobs[0].instead, Baseline)
     rows = predictions(make_baseline(jobs[0].config, jobs[0].instead, "test"))
     assert {chance for row in rows.values() for chance in row["labels"].values()} == {0.0, 1.0}
+
+
+def test_clips_in_windows_are_heard_whole(tmp_path: Path) -> None:
+    """Every clip begins with the same half second; what tells the classes apart comes after it."""
+    manifest = make_sounds(tmp_path)
+    beginning = sine(700.0, 0.5)
+    for clip in read_manifest(manifest).clips:
+        path = tmp_path / clip.media["audio"]
+        sound = read_sound(path, RATE_HZ)
+        assert sound is not None
+        write_sound(path, np.concatenate([beginning, sound.data, sound.data]), RATE_HZ)
+    comparison, jobs = make_comparison(tmp_path, max_duration_s=0.5)
+    make_ready(comparison, jobs)
+    assert isinstance(jobs[0].instead, Baseline)
+    deaf = make_baseline(jobs[0].config, jobs[0].instead, "test").read_json("metrics.test.json")
+    assert deaf["labels"]["accuracy"] < 0.7
+    jobs = [replace(job, config=replace(job.config, name=f"whole-{job.row}", windows=WindowsConfig(length_s=0.5)))
+            for job in jobs]  # fmt: skip
+    make_ready(comparison, jobs)
+    for job in jobs:
+        assert isinstance(job.instead, Baseline)
+        metrics = make_baseline(job.config, job.instead, "test").read_json("metrics.test.json")
+        assert metrics["labels"]["accuracy"] == 1.0
+
+
+def test_windows_are_made_ready_with_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After make_ready a windowed network decodes nothing more, for its figures nor for its thresholds."""
+    make_sounds(tmp_path)
+    head = {"labels": {"kind": "labels", "thresholds": "tuned"}}
+    comparison, jobs = make_comparison(tmp_path, {"cnn": {}}, head, "labels.map", max_duration_s=0.2,
+                                       validation_split="train")  # fmt: skip
+    jobs = [replace(job, config=replace(job.config, windows=WindowsConfig(length_s=0.2))) for job in jobs[:1]]
+    make_ready(comparison, jobs)
+    material = open_material(Run.create(jobs[0].config), in_float32(), quiet=True)
+    monkeypatch.setattr("mmfusion.data.cache.build_shards", lambda *_: pytest.fail("something was not made ready"))
+    for split, size in (("test", 9), ("train", 24)):
+        clips, reader = material.in_windows(split, jobs[0].config.data, WindowsConfig(length_s=0.2))
+        assert len(clips) == size and {len(own) for own in reader.windows.values()} == {3}
+
+
+def test_a_row_of_another_method_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_sounds(tmp_path)
+    comparison, jobs = make_comparison(tmp_path, rows={"knn": {"baseline": "knn"}})
+    make_ready(comparison, jobs)
+    config, baseline = jobs[0].config, jobs[0].instead
+    assert isinstance(baseline, Baseline)
+    run = make_baseline(config, baseline, "test")
+    assert baseline_done(config, baseline, "test")
+    for module, name, value in ((mfcc, "SILENCE", 2e-3), (mfcc, "METHOD", 99), (classical, "METHOD", 99)):
+        with monkeypatch.context() as changed:
+            changed.setattr(module, name, value)
+            assert not baseline_done(config, baseline, "test")
+    assert baseline_done(config, baseline, "test")
+    facts = run.read_json("provenance.json")
+    facts.pop("method")  # as rows had it that were made before methods were noted
+    run.write_json("provenance.json", facts)
+    assert not baseline_done(config, baseline, "test")

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 from tiny_run import config_of, tree_of, write_set
+from tiny_sounds import SIZES, tagger_of, write_sounds
 
+from mmfusion.config import save
 from mmfusion.evaluate import evaluate
 from mmfusion.training.checkpoint import load_weights
 from mmfusion.training.loop import train
@@ -47,6 +49,24 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
     assert [path.read_text() for path in files] == before
     assert json.loads(before[1])["labels"]["map"] == alone["labels"]["map"]
     assert len(before[0].splitlines()) == 13
+
+
+def test_windows_activity_and_thresholds_are_those_of_one(tmp_path: Path) -> None:
+    """Tuned and evaluated by one process and by two: the same files. 30 windows make batches of 8, 8, 8 and 6."""
+    heads = {"labels": {"kind": "labels", "per_second": True, "thresholds": "tuned"}}
+    settings = {"windows": {"length_s": 2.0, "hop_s": 1.0}, "model__heads": heads}
+    manifest = write_sounds(tmp_path / "set")
+    first = train(tagger_of(manifest, tmp_path, **settings), quiet=True)
+    evaluate(first, quiet=True)
+    taken_up = {"training__start_from": str(first.folder), "training__epochs": 0}
+    save(tagger_of(manifest, tmp_path, name="two", **settings, **taken_up), tmp_path / "two.yaml")
+    launch("tools/train.py", str(tmp_path / "two.yaml"), "--quiet")
+    second = Run.open(tmp_path / "runs" / "two" / "seed0")
+    launch("tools/evaluate.py", str(second.folder), "--quiet")
+    for name in ("thresholds.json", "predictions.test.jsonl", "metrics.test.json"):
+        assert (second.folder / name).read_text() == (first.folder / name).read_text(), name
+    assert set(second.thresholds()) == {"labels", "activity"}
+    assert second.read_json("metrics.test.json")["activity"]["num_clips"] == SIZES["test"]
 
 
 def test_training_in_two_processes(tmp_path: Path) -> None:

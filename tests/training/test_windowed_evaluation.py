@@ -12,7 +12,7 @@ import pytest
 from tiny_run import config_of, write_set
 from tiny_sounds import LABELS, LENGTHS_S, SIZES, tagger_of, write_sounds
 
-from mmfusion.config import save
+from mmfusion.config import load, save
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.ensemble import evaluate_ensemble
 from mmfusion.evaluate import chances_of, evaluate, label_truth, read_rows, score_events
@@ -21,7 +21,7 @@ from mmfusion.metrics.resampled import label_statistic
 from mmfusion.metrics.thresholds import tune_thresholds
 from mmfusion.predict import Asked, predict_files
 from mmfusion.training.loop import train
-from mmfusion.training.run import Run
+from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import InputError
 
 WINDOWS = {"length_s": 2.0, "hop_s": 1.0, "aggregate": "mean"}
@@ -178,6 +178,28 @@ def test_an_ensemble_tunes_its_own(run: Run, tmp_path: Path) -> None:
         assert list(row["labels"].values()) == pytest.approx(list(own["labels"].values()), abs=1e-5)
 
 
+def test_an_ensemble_says_when(run: Run, tmp_path: Path) -> None:
+    """Two runs that differ: the activity of every second is the mean of theirs, is scored, and has its thresholds."""
+    manifest = Path(run.config.data.manifest)
+    settings = {"windows": WINDOWS, "model__heads": {"labels": TUNED}, "data__cache": run.config.data.cache}
+    other = train(tagger_of(manifest, tmp_path, seed=1, training__epochs=4, **settings), quiet=True)
+    evaluate(other, quiet=True)
+    together = evaluate_ensemble(
+        [run.folder, other.folder], tagger_of(manifest, tmp_path, name="two", **settings), "test"
+    )
+    for row, *parts in zip(rows_of(together), rows_of(run), rows_of(other), strict=True):
+        for label in LABELS:
+            mean = np.mean([part["activity"][label] for part in parts], axis=0)
+            np.testing.assert_allclose(row["activity"][label], mean, atol=2e-4)
+            assert row["labels"][label] == pytest.approx(np.mean([part["labels"][label] for part in parts]), abs=1e-5)
+    assert set(together.thresholds()) == {"labels", "activity"}
+    assert together.read_json("metrics.test.json")["activity"]["num_clips"] == SIZES["test"]
+    settings |= {"model__heads": {"labels": {"kind": "labels"}}, "training__epochs": 0}
+    plain = train(tagger_of(manifest, tmp_path, name="plain", **settings), quiet=True)
+    with pytest.raises(InputError, match="differs in per_second"):
+        evaluate_ensemble([run.folder, plain.folder], tagger_of(manifest, tmp_path, name="none"), "test")
+
+
 def test_settings_that_make_no_sense_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="windows are for label heads"):
         config_of(write_set(tmp_path / "set"), tmp_path, windows={"length_s": 1.0})
@@ -187,6 +209,27 @@ def test_settings_that_make_no_sense_are_named(tmp_path: Path) -> None:
                        model__heads={"labels": TUNED})  # fmt: skip
     with pytest.raises(InputError, match="'none'"):
         train(config, quiet=True)
+
+
+def test_windows_and_thresholds_are_added_to_a_finished_run(run: Run, tmp_path: Path) -> None:
+    """Trained without them, and taken up as docs/predicting.md says: as if they had been there from the start."""
+    manifest = Path(run.config.data.manifest)
+    plain = train(tagger_of(manifest, tmp_path), quiet=True)
+    with pytest.raises(InputError, match=r"was trained with windows = null, .*; give the run another name"):
+        train(tagger_of(manifest, tmp_path, windows=WINDOWS), quiet=True)
+    settings = [
+        "name=whole",
+        f"training.start_from={plain.folder}",
+        "training.epochs=0",
+        "windows={length_s: 2.0, hop_s: 1.0, aggregate: mean}",
+        "model.heads.labels.thresholds=tuned",
+    ]
+    whole = train(load(RunConfig, plain.folder / "config.yaml", settings), quiet=True)
+    assert whole.weights_hash() == plain.weights_hash() == run.weights_hash()
+    assert whole.thresholds() == run.thresholds()
+    assert evaluate(whole, quiet=True) == run.read_json("metrics.test.json")
+    with pytest.raises(InputError, match="takes all weights from one run"):
+        tagger_of(manifest, tmp_path, training__start_from="a", training__parts_from={"audio": "b"})
 
 
 def test_old_run_folders_have_no_windows(run: Run, tmp_path: Path) -> None:
