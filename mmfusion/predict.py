@@ -243,7 +243,7 @@ def _captions(parts: Sequence[Row], asked: Asked) -> Row:
 def as_text(found: dict[str, Any], top: int, events: bool = False) -> str:
     """A prediction for a person to read: the file, its most probable labels, the caption, and what went wrong.
 
-    With `events` they stand there in the place of the windows.
+    Of windows each is shown, and then the labels that they are joined to; `events` stand in the place of the windows.
     """
     if "error" in found:
         return f"{found['path']}: error: {found['error'].removeprefix(found['path'] + ': ')}"
@@ -251,16 +251,23 @@ def as_text(found: dict[str, Any], top: int, events: bool = False) -> str:
     for part in [found] if events else found.get("windows", [found]):
         if "start_s" in part:
             lines.append(f"  {part['start_s']:.1f}-{part['end_s']:.1f} s")
-        best = sorted(part.get("labels", {}).items(), key=lambda item: -item[1])[:top]
-        lines += ["  labels   " + "  ".join(f"{name} {chance:.2f}" for name, chance in best)] if best else []
+        lines += _best(part, top)
         lines += [f"  caption  {part['caption']}"] if "caption" in part else []
         words = part.get("grounding", {}).get("words", [])
         lines += ["  ground   " + "  ".join(map(_as_verdict, words))] if words else []
+    if "windows" in found and not events:
+        lines += [f"  joined{line.removeprefix('  labels')}" for line in _best(found, top)]
     lines += [f"  detected {', '.join(found['detected']) or 'nothing'}"] if "thresholds" in found else []
     for event in found.get("events", []) if events else []:
         lines.append(f"  {event['start_s']:7.1f} {event['end_s']:7.1f} s  {event['label']}")
     lines += [f"  note     {note}" for note in found.get("grounding", {}).get("notes", [])]
     return "\n".join([*lines, *(f"  warning  {warning}" for warning in found.get("warnings", []))])
+
+
+def _best(found: Mapping[str, Any], top: int) -> list[str]:
+    """A line with the most probable labels, where there are any."""
+    best = sorted(found.get("labels", {}).items(), key=lambda item: -item[1])[:top]
+    return ["  labels   " + "  ".join(f"{name} {chance:.2f}" for name, chance in best)] if best else []
 
 
 def _as_verdict(word: Mapping[str, Any]) -> str:

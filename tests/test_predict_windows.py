@@ -83,6 +83,9 @@ def test_a_window_is_the_clip_that_it_says(run: Run, films: dict[str, Path]) -> 
     (coarse,) = predict_files(run, [films["loud"]], Asked(window_s=100.0))
     assert len(coarse["windows"]) == 1 and coarse["windows"][0]["end_s"] == pytest.approx(9.5, abs=0.1)
     assert "8.0-9.5 s" in as_text(whole, 3)
+    (joined,) = [line for line in as_text(whole, 1).splitlines() if line.startswith("  joined")]
+    best = max(whole["labels"], key=whole["labels"].get)
+    assert joined.split() == ["joined", best, f"{whole['labels'][best]:.2f}"] and "joined" not in as_text(first, 3)
     (overlapping,) = predict_files(run, [films["loud"]], asked_for(run, Namespace(**{
         **NOTHING, "files": [films["loud"]], "hop": 2.0, "aggregate": "mean"})))  # fmt: skip
     assert [part["start_s"] for part in overlapping["windows"]] == [0, 2, 4, 6]

@@ -112,7 +112,7 @@ def make_table(comparison: ComparisonConfig, jobs: Sequence[Job]) -> Table:
         rows.append(TableRow(key, title, cells, facts[0]["num_parameters"], cost, len(own)))
     clips = {result.job.fold: result.metrics["num_clips"] for result in results}
     ranked = _ranked(rows, comparison)
-    mixed = any(result.run.config.data.mixture is not None for result in results)
+    mixed = any(result.run.config.data.num_sources for result in results)
     return Table(comparison, ranked, tuple(references), sum(clips.values()), mixed, _provenance(results))
 
 
@@ -231,7 +231,7 @@ def _statistic(result: Result, name: str) -> Statistic:
     reference, known = label_truth(rows, labels)
     chances, levels = chances_of(rows, head, labels), levels_of(result.run.thresholds(), head, labels)
     figure = label_statistic(metric, reference, chances, known, config.scored_as, levels)  # type: ignore[arg-type]
-    mixed = result.run.config.data.mixture is not None
+    mixed = result.run.config.data.num_sources > 0
     return by_source_clip(figure, _source_clips(rows), 0.0, 1.0) if mixed else figure
 
 
