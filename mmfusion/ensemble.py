@@ -21,7 +21,7 @@ from mmfusion.training.provenance import built_from, commit, hardware, versions
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.training.setup import Material, open_material
 from mmfusion.training.thresholds import tune_run
-from mmfusion.types import Batch, Decision, InputError, Output, Stepper, Stream, Targets
+from mmfusion.types import Batch, Decision, InputError, Output, Separated, Stepper, Stream, Targets
 
 
 class Ensemble(nn.Module):
@@ -44,6 +44,9 @@ class Ensemble(nn.Module):
 
     def loss(self, outputs: Mapping[str, Decision], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         return self._models[0].loss(outputs, targets)
+
+    def as_sources(self, outputs: Mapping[str, Decision], targets: Targets) -> dict[str, Separated]:
+        return self._models[0].as_sources(outputs, targets)
 
     @property
     def steppers(self) -> dict[str, Stepper]:
