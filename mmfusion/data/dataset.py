@@ -21,7 +21,7 @@ from mmfusion.data.scaling import Scaling, gather_scaling, scale
 from mmfusion.seconds import touched
 from mmfusion.types import Clip, Facts, InputError
 
-__all__ = ["ClipDataset", "Example", "collate", "gather_facts"]
+__all__ = ["ClipDataset", "DatasetOver", "Example", "collate", "gather_facts"]
 
 
 class ClipDataset(Dataset[Example]):
@@ -171,6 +171,20 @@ class ClipDataset(Dataset[Example]):
             drawn = generator(self.seed, self.epoch, clip.id, f"captions{use}").permutation(len(captions))[:limit]
             captions = [captions[number] for number in drawn]
         return [self._encode(caption) for caption in captions]
+
+
+class DatasetOver(Dataset[Example]):
+    """As many examples as `plain` has, by epochs as it has them; what is done to each is a subclass's."""
+
+    def __init__(self, plain: ClipDataset) -> None:
+        self.plain = plain
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def set_epoch(self, epoch: int) -> None:
+        """As that of `plain`."""
+        self.plain.set_epoch(epoch)
 
 
 def gather_facts(cache: ClipCache, labels: Sequence[str], words: Sequence[str] = (), num_sources: int = 0) -> Facts:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.collate import Example
-from mmfusion.data.dataset import ClipDataset
+from mmfusion.data.dataset import ClipDataset, DatasetOver
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.mix_gather import SOUND, gather_pools, samples_of
@@ -103,7 +102,7 @@ class Mixtures:
         return sources, inputs
 
 
-class MixtureDataset(Dataset[Example]):
+class MixtureDataset(DatasetOver):
     """Examples of mixtures, as `plain` makes them of clips, with the sources as targets; it has mixtures as its clips.
 
     In training the mixtures are those of the run's seed and the epoch, else the frozen ones: any number of loader
@@ -111,14 +110,8 @@ class MixtureDataset(Dataset[Example]):
     """
 
     def __init__(self, plain: ClipDataset, mixtures: Mixtures) -> None:
-        self.plain, self.mixtures = plain, mixtures
-
-    def __len__(self) -> int:
-        return len(self.plain)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Training mixtures are drawn anew for each epoch."""
-        self.plain.set_epoch(epoch)
+        super().__init__(plain)
+        self.mixtures = mixtures
 
     def __getitem__(self, index: int) -> Example:
         plain = self.plain

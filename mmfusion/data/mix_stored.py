@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from mmfusion.data.cache import CacheReport, build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.collate import Example
-from mmfusion.data.dataset import ClipDataset
+from mmfusion.data.dataset import ClipDataset, DatasetOver
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.mix_gather import SOUND
@@ -78,18 +77,12 @@ class StoredManifest(Manifest):
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-class StoredDataset(Dataset[Example]):
+class StoredDataset(DatasetOver):
     """Examples as `plain` makes them, with the sources as targets."""
 
     def __init__(self, plain: ClipDataset, stored: StoredSources) -> None:
-        self.plain, self.stored = plain, stored
-
-    def __len__(self) -> int:
-        return len(self.plain)
-
-    def set_epoch(self, epoch: int) -> None:
-        """As that of `plain`."""
-        self.plain.set_epoch(epoch)
+        super().__init__(plain)
+        self.stored = stored
 
     def __getitem__(self, index: int | Turn) -> Example:
         example = self.plain[index]

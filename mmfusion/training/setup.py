@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
-from mmfusion.data.dataset import ClipDataset, collate, gather_facts
+from mmfusion.data.dataset import ClipDataset, DatasetOver, collate, gather_facts
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
 from mmfusion.data.mix_clips import MixtureDataset, Mixtures
@@ -68,7 +68,7 @@ class Material:
         return clips, WindowReader(cache, clips, windows)
 
     def dataset(self, clips: Sequence[Clip], config: RunConfig, training: bool, reader: ClipReader | None = None
-                ) -> ClipDataset | MixtureDataset | StoredDataset:  # fmt: skip
+                ) -> ClipDataset | DatasetOver:  # fmt: skip
         encode = None
         if self.vocabulary is not None:
             encode = partial(self.vocabulary.encode, max_words=config.vocabulary.max_words)

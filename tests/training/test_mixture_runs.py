@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import tree_of
+from tiny_mixtures import mixture_config
 
 from mmfusion.config import validate
 from mmfusion.data.clips import ClipCache
@@ -24,19 +24,12 @@ from sound_set import write_sounds
 
 
 def config_of(manifest: Path, folder: Path, **settings: Any) -> RunConfig:
-    fixed: dict[str, Any] = {
-        "data__inputs": {"audio": {"kind": "waveform", "sample_rate_hz": 8000}},
-        "data__modality_dropout": None,
-        "data__mixture": {"num_sources": 2, "duration_s": 1.0, "num_train": 8, "num_validation": 4, "num_test": 6},
+    tagging = {
         "model__encoders": {"audio": {"kind": "spectrogram_cnn", "rate": 2, "channels": [4, 4], "width": 8}},
         "model__heads": {"labels": {"kind": "labels"}},
-        "model__recurrent": None,
-        "model__fusion": {"depth": "none"},
-        "training__epochs": 2,
-        "training__batch_size": 4,
         "training__select": "labels.map",
     }
-    return validate(RunConfig, tree_of(manifest, folder, **{**fixed, **settings}), "tiny")
+    return mixture_config(manifest, folder, **{**tagging, **settings})
 
 
 def test_a_run_on_mixtures(tmp_path: Path) -> None:
@@ -53,8 +46,7 @@ def test_a_run_on_mixtures(tmp_path: Path) -> None:
     # Another run seed sees the same test mixtures, another mixture seed others.
     other = evaluate(train(config_of(manifest.path, tmp_path, seed=1), quiet=True), quiet=True)
     assert other["clips"] == figures["clips"]
-    mixture = {"num_sources": 2, "duration_s": 1.0, "num_train": 8, "num_validation": 4, "num_test": 6, "seed": 1}
-    config = config_of(manifest.path, tmp_path, name="others", data__mixture=mixture, training__epochs=0)
+    config = config_of(manifest.path, tmp_path, name="others", data__mixture__seed=1, training__epochs=0)
     assert evaluate(train(config, quiet=True), quiet=True)["clips"] != figures["clips"]
 
 

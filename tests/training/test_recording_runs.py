@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import tree_of
+from tiny_mixtures import LENGTHS, MIXIT, mixture_config
 
-from mmfusion.config import validate
 from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
 from mmfusion.data.media import read_sound, write_sound
@@ -26,26 +25,12 @@ from mmfusion.types import Clip, InputError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from sound_set import RATE, samples
 
-STFT = {"sample_rate_hz": RATE, "window_s": 0.032, "hop_s": 0.008}
-HEAD = {"kind": "mask", "stft": STFT, "num_outputs": 4, "loss": {"objective": "mixit"}}
-MIXTURE = {"sources": "recordings", "duration_s": 1.0, "num_train": 8, "num_validation": 4, "num_test": 6}
+MIXTURE = {"sources": "recordings", **LENGTHS}
 
 
-def config_of(manifest: Path, folder: Path, **given: Any) -> RunConfig:
-    fixed: dict[str, Any] = {
-        "data__inputs": {"audio": {"kind": "waveform", "sample_rate_hz": RATE}},
-        "data__modality_dropout": None,
-        "data__mixture": MIXTURE,
-        "data__max_duration_s": 3.0,
-        "model__encoders": {"audio": {"kind": "dense_cnn", "width": 16, "blocks": 2, "spectra": {"stft": STFT}}},
-        "model__heads": {"separation": HEAD},
-        "model__recurrent": None,
-        "model__fusion": {"depth": "none"},
-        "training__epochs": 2,
-        "training__batch_size": 4,
-        "training__select": "separation.recordings_si_sdri",
-    }
-    return validate(RunConfig, tree_of(manifest, folder, **{**fixed, **given}), "tiny")
+def config_of(manifest: Path, folder: Path, **settings: Any) -> RunConfig:
+    mixit = {"model__heads": {"separation": MIXIT}, "training__select": "separation.recordings_si_sdri"}
+    return mixture_config(manifest, folder, **{"data__mixture": MIXTURE, **mixit, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +89,7 @@ def test_a_label_head_learns_what_recordings_hold_together(recordings: Manifest,
     clips = [replace(clip, labels=labels[number % 3], media={"audio": str(recordings.resolve(clip, "audio"))})
              for number, clip in enumerate(recordings.clips)]  # fmt: skip
     write_manifest(tmp_path / "manifest.jsonl", clips)
-    heads = {"separation": HEAD, "labels": {"kind": "labels"}}
+    heads = {"separation": MIXIT, "labels": {"kind": "labels"}}
     run = train(config_of(tmp_path / "manifest.jsonl", tmp_path, model__heads=heads), quiet=True)
     assert 0 < evaluate(run, quiet=True)["labels"]["map"] <= 1
     known = {clip.id: set(clip.labels or ()) for clip in clips}

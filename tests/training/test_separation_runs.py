@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import wave
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_run import tree_of
+from tiny_mixtures import MASK, MIXIT, STFT, mixture_config, mixture_tree
 
-from mmfusion.config import validate
 from mmfusion.data.media import read_sound, write_clip, write_sound
 from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.model import FusionModel
@@ -31,7 +29,7 @@ from mmfusion.separate import FileSeparator, Windows, as_text, separate_files
 from mmfusion.separate_record import NAME
 from mmfusion.training.log import read_log
 from mmfusion.training.loop import train
-from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.run import Run
 from mmfusion.types import Batch, InputError, Separated, Stream
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
@@ -39,31 +37,7 @@ from sound_set import RATE, damaged, write_sounds
 
 ROOT = Path(__file__).resolve().parents[2]
 
-STFT = {"sample_rate_hz": RATE, "window_s": 0.032, "hop_s": 0.008}
-MASK = {"kind": "mask", "stft": STFT}
 TASNET = {"kind": "conv_tasnet", "filters": 12, "num_taps": 32, "width": 8, "hidden": 12, "layers": 2, "stacks": 1}
-MIXTURE = {"num_sources": 2, "duration_s": 1.0, "num_train": 8, "num_validation": 4, "num_test": 6}
-
-
-def tree_for(manifest: Path, folder: Path, **settings: Any) -> dict[str, Any]:
-    fixed: dict[str, Any] = {
-        "data__inputs": {"audio": {"kind": "waveform", "sample_rate_hz": RATE}},
-        "data__modality_dropout": None,
-        "data__mixture": MIXTURE,
-        "data__max_duration_s": 3.0,
-        "model__encoders": {"audio": {"kind": "dense_cnn", "width": 16, "blocks": 2, "spectra": {"stft": STFT}}},
-        "model__heads": {"separation": MASK, "labels": {"kind": "labels"}},
-        "model__recurrent": None,
-        "model__fusion": {"depth": "none"},
-        "training__epochs": 2,
-        "training__batch_size": 4,
-        "training__select": "separation.si_sdri",
-    }
-    return tree_of(manifest, folder, **deepcopy({**fixed, **settings}))
-
-
-def config_of(manifest: Path, folder: Path, **settings: Any) -> RunConfig:
-    return validate(RunConfig, tree_for(manifest, folder, **settings), "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +48,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Tagging and separation on one encoder."""
-    run = train(config_of(sounds, tmp_path_factory.mktemp("runs")), quiet=True)
+    run = train(mixture_config(sounds, tmp_path_factory.mktemp("runs")), quiet=True)
     evaluate(run, quiet=True)
     return run
 
@@ -137,7 +111,7 @@ def test_what_cannot_be_separated_is_said(trained: Run, sounds: Path, tmp_path: 
         Windows.of(trained, 2.0, 1.5)
     with pytest.raises(InputError, match=r"b/x\.wav: the sources of two files would go into the folder"):
         list(separate_files(trained, ["b/x.wav", "c/x.mp3"], tmp_path, Windows(1.0, 0.2)))
-    tagger = Run.create(config_of(sounds, tmp_path, name="tagger", model__heads__separation=None,
+    tagger = Run.create(mixture_config(sounds, tmp_path, name="tagger", model__heads__separation=None,
                                   training__select=None))  # fmt: skip
     with pytest.raises(InputError, match="tagger/seed0: has no separation head"):
         list(separate_files(tagger, ["x.wav"], tmp_path, Windows(1.0, 0.2)))
@@ -145,7 +119,7 @@ def test_what_cannot_be_separated_is_said(trained: Run, sounds: Path, tmp_path: 
 
 def test_pictures_condition_a_conv_tasnet_in_training_and_on_files(tmp_path: Path) -> None:
     manifest = write_sounds(tmp_path / "films", pictures=True).path
-    config = config_of(
+    config = mixture_config(
         manifest,
         tmp_path,
         data__inputs={
@@ -179,7 +153,9 @@ def test_pictures_condition_a_conv_tasnet_in_training_and_on_files(tmp_path: Pat
 
 def test_one_of_several_heads_is_named(sounds: Path, tmp_path: Path) -> None:
     heads = {"mask": MASK, "tasnet": {**TASNET, "num_outputs": 3}, "labels": {"kind": "labels"}}
-    run = train(config_of(sounds, tmp_path, model__heads=heads, training__select=None, training__epochs=0), quiet=True)
+    run = train(
+        mixture_config(sounds, tmp_path, model__heads=heads, training__select=None, training__epochs=0), quiet=True
+    )
     with pytest.raises(InputError, match=r"has the separation heads mask, tasnet: say which one with --head"):
         FileSeparator(run)
     with pytest.raises(InputError, match=r"head: 'labels' is no separation head \(there: mask, tasnet\)"):
@@ -283,8 +259,7 @@ def test_the_tool_separates_any_media_file(trained: Run, tmp_path: Path) -> None
 def test_outputs_of_mixit_are_added_up_to_the_sources_that_they_are_scored_by(
     sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = {**MASK, "num_outputs": 4, "loss": {"objective": "mixit"}}
-    run = train(config_of(sounds, tmp_path, model__heads={"separation": head}), quiet=True)
+    run = train(mixture_config(sounds, tmp_path, model__heads={"separation": MIXIT}), quiet=True)
     assert evaluate(run, quiet=True)["separation"]["num_sources"] == 12
 
     def perfect(sources: torch.Tensor, mixture: Stream) -> torch.Tensor:
@@ -321,14 +296,14 @@ def test_outputs_of_mixit_are_added_up_to_the_sources_that_they_are_scored_by(
 )  # fmt: skip
 def test_what_does_not_fit_is_named(sounds: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        train(config_of(sounds, tmp_path, **settings), quiet=True)
+        train(mixture_config(sounds, tmp_path, **settings), quiet=True)
 
 
 def test_late_fusion_is_refused(tmp_path: Path) -> None:
     manifest = write_sounds(tmp_path / "films", pictures=True).path
     inputs = {"audio": {"kind": "waveform", "sample_rate_hz": RATE}, "video": {"kind": "frames", "size_px": 16}}
     encoders = {"audio": {"kind": "stft", "spectra": {"stft": STFT}}, "video": {"kind": "frame_cnn", "width": 8}}
-    config = config_of(manifest, tmp_path, data__inputs=inputs, model__encoders=encoders,
+    config = mixture_config(manifest, tmp_path, data__inputs=inputs, model__encoders=encoders,
                        model__fusion={"depth": "late"})  # fmt: skip
     with pytest.raises(InputError, match=r"model\.heads\.separation: separated signals are not mixed"):
         train(config, quiet=True)
@@ -339,7 +314,7 @@ def test_rows_without_a_model_and_rows_without_the_head(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings: dict[str, Any] = {"training__select": None, "data__mixture__num_test": 40}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree_for(sounds, tmp_path, **settings)))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(mixture_tree(sounds, tmp_path, **settings)))
     figures = [{"name": f"separation.{name}", "title": name, "scale": 1, "significance": name != "si_sdr"}
                for name in ("si_sdri", "si_sdri_median", "share_below_0", "share_of_ideal", "si_sdr")]  # fmt: skip
     comparison = {

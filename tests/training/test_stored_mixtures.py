@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_separation_runs import config_of
+from tiny_mixtures import mixture_config
 
 from mmfusion.config import validate
 from mmfusion.data.manifest import read_manifest, write_manifest
@@ -48,19 +48,19 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six mixtures a split: those of test_separation_runs.MIXTURE, as far as it makes them."""
+    """Six mixtures a split: those of tiny_mixtures.MIXTURE, as far as it makes them."""
     return write_mixtures(sounds, tmp_path_factory.mktemp("mixed"))
 
 
 def material_of(manifest: Path, folder: Path, **settings: Any) -> tuple[Run, Material]:
-    run = Run.create(config_of(manifest, folder, **{**WRITTEN, **settings}))
+    run = Run.create(mixture_config(manifest, folder, **{**WRITTEN, **settings}))
     return run, open_material(run, in_float32(), quiet=True)
 
 
 def test_a_written_set_gives_the_figures_of_mixtures_on_the_fly(sounds: Path, written: Path, tmp_path: Path) -> None:
-    fly = train(config_of(sounds, tmp_path, name="fly"), quiet=True)
+    fly = train(mixture_config(sounds, tmp_path, name="fly"), quiet=True)
     expected = evaluate(fly, quiet=True)
-    stored = config_of(written, tmp_path, name="stored", training__epochs=0, training__select=None,
+    stored = mixture_config(written, tmp_path, name="stored", training__epochs=0, training__select=None,
                        training__start_from=str(fly.folder), **WRITTEN)  # fmt: skip
     run = train(stored, quiet=True)
     found = evaluate(run, quiet=True)
@@ -88,7 +88,7 @@ def test_targets_are_the_files_and_sum_to_the_mixture(written: Path, tmp_path: P
 
 
 def test_a_run_trains_on_a_written_set(written: Path, tmp_path: Path) -> None:
-    run = train(config_of(written, tmp_path, training__epochs=1, **WRITTEN), quiet=True)
+    run = train(mixture_config(written, tmp_path, training__epochs=1, **WRITTEN), quiet=True)
     assert evaluate(run, quiet=True)["separation"]["num_mixtures"] == 6
     assert not (run.folder / "left_out.json").exists()
 
@@ -148,4 +148,4 @@ def test_other_levels_are_other_clips(sounds: Path, written: Path, tmp_path: Pat
 )
 def test_what_does_not_go_with_written_mixtures(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        config_of(tmp_path / "manifest.jsonl", tmp_path, **{**WRITTEN, **settings})
+        mixture_config(tmp_path / "manifest.jsonl", tmp_path, **{**WRITTEN, **settings})
