@@ -42,8 +42,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     given = parse()
 
-    from mmfusion.data.mix_again import remix
-    from mmfusion.data.mix_make import make_mixtures, order_of
+    from mmfusion.data.mixtures.again import remix
+    from mmfusion.data.mixtures.make import make_mixtures, order_of
 
     if given.table is not None:
         made, warnings = remix(given.table, given.out_path, str(given.cache), given.manifest, given.impulse_response)

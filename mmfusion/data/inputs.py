@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from mmfusion.config import configclass
 from mmfusion.data.augment import AugmentConfig
-from mmfusion.data.mixtures import MixtureConfig
+from mmfusion.data.mixtures.recipes import MixtureConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

@@ -18,7 +18,7 @@ from mmfusion.data.dataset import ClipDataset, gather_facts
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.media import write_sound
-from mmfusion.data.mix_clips import MixtureDataset, Mixtures
+from mmfusion.data.mixtures.clips import MixtureDataset, Mixtures
 from mmfusion.types import Clip
 
 NUM_SOURCES, DURATION_S, RATE_HZ = 3, 10.0, 16000

@@ -19,8 +19,8 @@ from mmfusion.config import load, to_tree, validate
 from mmfusion.data.cache import ClipCache, build_cache
 from mmfusion.data.catalog.registry import check_prepared, prepare_set, settings
 from mmfusion.data.manifest import Manifest, read_manifest
-from mmfusion.data.mix_gather import decoded_manifest
-from mmfusion.data.mix_stored import open_sources
+from mmfusion.data.mixtures.gather import decoded_manifest
+from mmfusion.data.mixtures.stored import open_sources
 from mmfusion.ensemble import ensemble_done
 from mmfusion.report.baseline_runs import baseline_done, heard_whole, make_baseline
 from mmfusion.report.comparison import Baseline, ComparisonConfig, Ensemble, Job, Reranked

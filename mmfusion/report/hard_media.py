@@ -15,8 +15,8 @@ import numpy as np
 from mmfusion.data.inputs import FeaturesInput, InputConfig, WaveformInput
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.data.media import write_sound
-from mmfusion.data.mix_clips import Mixtures
-from mmfusion.data.mix_gather import SOUND
+from mmfusion.data.mixtures.clips import Mixtures
+from mmfusion.data.mixtures.gather import SOUND
 from mmfusion.data.reading import MediaReader
 from mmfusion.evaluate import in_float32
 from mmfusion.report.footage import Footage, footage_of, read_footage, save_picture

@@ -16,10 +16,10 @@ from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, DatasetOver, collate, gather_facts
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
-from mmfusion.data.mix_clips import MixtureDataset, Mixtures
-from mmfusion.data.mix_gather import decoded_manifest
-from mmfusion.data.mix_pool import in_words
-from mmfusion.data.mix_stored import StoredDataset, StoredManifest, StoredSources, open_sources
+from mmfusion.data.mixtures.clips import MixtureDataset, Mixtures
+from mmfusion.data.mixtures.gather import decoded_manifest
+from mmfusion.data.mixtures.pool import in_words
+from mmfusion.data.mixtures.stored import StoredDataset, StoredManifest, StoredSources, open_sources
 from mmfusion.data.reading import ClipReader
 from mmfusion.data.sampler import Batches
 from mmfusion.data.scaling import gather_scaling

@@ -9,8 +9,8 @@ import numpy as np
 
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
 from mmfusion.data.media import write_clip, write_sound
-from mmfusion.data.mix_pool import Sound, listen
-from mmfusion.data.mixtures import MixtureConfig, Part, Pool, make_pool
+from mmfusion.data.mixtures.pool import Sound, listen
+from mmfusion.data.mixtures.recipes import MixtureConfig, Part, Pool, make_pool
 from mmfusion.types import Clip
 
 RATE = 8000

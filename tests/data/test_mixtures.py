@@ -15,9 +15,9 @@ from sound_set import RATE, Sounds
 from mmfusion.config import validate
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.media import write_sound
-from mmfusion.data.mix_pool import SILENCE_DB, in_words, listen, sound_manifest
-from mmfusion.data.mix_sound import FULL_SCALE, add_up, mix, read_response, reverberate, store
-from mmfusion.data.mixtures import MixtureConfig, Recipe, fingerprint, frozen_recipe, training_recipe
+from mmfusion.data.mixtures.pool import SILENCE_DB, in_words, listen, sound_manifest
+from mmfusion.data.mixtures.recipes import MixtureConfig, Recipe, fingerprint, frozen_recipe, training_recipe
+from mmfusion.data.mixtures.sound import FULL_SCALE, add_up, mix, read_response, reverberate, store
 from mmfusion.types import Clip, InputError, Source
 
 LENGTHS = {f"c{number}": [0.5 + 0.37 * number, 1.3, 3.1] for number in range(7)}

@@ -18,9 +18,9 @@ from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, collate, gather_facts
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.mix_clips import MixtureDataset, Mixtures, placed
-from mmfusion.data.mix_gather import decoded_manifest
-from mmfusion.data.mix_make import Order, make_mixtures
+from mmfusion.data.mixtures.clips import MixtureDataset, Mixtures, placed
+from mmfusion.data.mixtures.gather import decoded_manifest
+from mmfusion.data.mixtures.make import Order, make_mixtures
 from mmfusion.data.raw import Raw
 from mmfusion.types import InputError
 

@@ -22,9 +22,9 @@ from mmfusion.data.catalog.registry import prepare_set
 from mmfusion.data.catalog.registry import settings as reader_settings
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
 from mmfusion.data.media import probe, read_frames_at, read_sound, write_sound
-from mmfusion.data.mix_again import remix
-from mmfusion.data.mix_make import Order, make_mixtures
-from mmfusion.data.mix_table import COLUMNS, read_table
+from mmfusion.data.mixtures.again import remix
+from mmfusion.data.mixtures.make import Order, make_mixtures
+from mmfusion.data.mixtures.table import COLUMNS, read_table
 from mmfusion.data.synthetic import SyntheticConfig, make_synthetic
 from mmfusion.types import Clip, InputError
 

@@ -22,15 +22,15 @@ from mmfusion.config import validate
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
 from mmfusion.data.media import write_clip, write_sound
-from mmfusion.data.mix_again import remix
-from mmfusion.data.mix_clips import Mixtures
-from mmfusion.data.mix_gather import open_sounds
-from mmfusion.data.mix_make import make_mixtures, order_of
-from mmfusion.data.mix_sound import read_response
-from mmfusion.data.mix_splits import check_sounds
-from mmfusion.data.mix_table import read_table
-from mmfusion.data.mix_write import source_names
-from mmfusion.data.mixtures import MixtureConfig
+from mmfusion.data.mixtures.again import remix
+from mmfusion.data.mixtures.clips import Mixtures
+from mmfusion.data.mixtures.gather import open_sounds
+from mmfusion.data.mixtures.make import make_mixtures, order_of
+from mmfusion.data.mixtures.recipes import MixtureConfig
+from mmfusion.data.mixtures.sound import read_response
+from mmfusion.data.mixtures.splits import check_sounds
+from mmfusion.data.mixtures.table import read_table
+from mmfusion.data.mixtures.write import source_names
 from mmfusion.types import Clip, InputError
 
 ROOT = Path(__file__).resolve().parents[2]

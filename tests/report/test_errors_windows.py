@@ -17,7 +17,7 @@ from test_page import Elements
 from mmfusion.config import validate
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.media import read_sound
-from mmfusion.data.mix_make import Order, make_mixtures
+from mmfusion.data.mixtures.make import Order, make_mixtures
 from mmfusion.data.windows import aggregate
 from mmfusion.evaluate import evaluate, truth, write_rows
 from mmfusion.report.errors import analyse_errors

@@ -13,7 +13,7 @@ from tiny_mixtures import mixture_config
 from mmfusion.config import validate
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.manifest import read_manifest
-from mmfusion.data.mix_make import Order, make_mixtures
+from mmfusion.data.mixtures.make import Order, make_mixtures
 from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.training.loop import train
 from mmfusion.training.run import RunConfig

@@ -14,7 +14,7 @@ from tiny_mixtures import LENGTHS, MIXIT, mixture_config
 from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.manifest import Manifest, read_manifest, write_manifest
 from mmfusion.data.media import read_sound, write_sound
-from mmfusion.data.mix_gather import decoded_manifest
+from mmfusion.data.mixtures.gather import decoded_manifest
 from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.separate import Windows, separate_files
 from mmfusion.training.log import read_log

@@ -18,8 +18,8 @@ from tiny_mixtures import mixture_config
 from mmfusion.config import validate
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.data.media import read_sound, write_sound
-from mmfusion.data.mix_make import Order, make_mixtures
-from mmfusion.data.mix_table import read_table
+from mmfusion.data.mixtures.make import Order, make_mixtures
+from mmfusion.data.mixtures.table import read_table
 from mmfusion.evaluate import evaluate, in_float32, read_rows
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mmfusion.data.mixtures import Part, Recipe
+from mmfusion.data.mixtures.recipes import Part, Recipe
 from mmfusion.types import InputError
 
 FULL_SCALE = 32768

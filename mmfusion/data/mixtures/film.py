@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion.data.media import probe, read_frames_at, write_clip
-from mmfusion.data.mix_table import crop_start_s
-from mmfusion.data.mixtures import Recipe
+from mmfusion.data.mixtures.recipes import Recipe
+from mmfusion.data.mixtures.table import crop_start_s
 from mmfusion.types import InputError
 
 _LONGEST_SIDE_PX = 480

@@ -19,7 +19,7 @@ from mmfusion.data.collate import Example
 from mmfusion.data.dataset import ClipDataset, DatasetOver
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.mix_gather import SOUND
+from mmfusion.data.mixtures.gather import SOUND
 from mmfusion.data.sampler import Turn
 from mmfusion.types import Clip, InputError
 

@@ -19,10 +19,10 @@ from mmfusion.data.collate import Example
 from mmfusion.data.dataset import ClipDataset, DatasetOver
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.mix_gather import SOUND, gather_pools, samples_of
-from mmfusion.data.mix_sound import mix
-from mmfusion.data.mix_splits import check_sounds
-from mmfusion.data.mixtures import Part, Recipe, fingerprint, frozen_recipe, training_recipe
+from mmfusion.data.mixtures.gather import SOUND, gather_pools, samples_of
+from mmfusion.data.mixtures.recipes import Part, Recipe, fingerprint, frozen_recipe, training_recipe
+from mmfusion.data.mixtures.sound import mix
+from mmfusion.data.mixtures.splits import check_sounds
 from mmfusion.data.raw import Raw
 from mmfusion.types import Clip, Source
 

@@ -2,7 +2,7 @@
 
     <split>/mix-test-00003.wav      the mixture, 16-bit
     <split>/mix-test-00003/         its sources, 16-bit, as long as the mixture: their integers sum to the mixture's
-    <split>/mix-test-00003.csv      one row a source (`mix_table.py`)
+    <split>/mix-test-00003.csv      one row a source (`table.py`)
     <split>/mix-test-00003.jams     the same for JAMS (Humphrey et al. 2014), in the namespace of Scaper
     <split>/mix-test-00003.mp4      where it was asked for: the sound with the picture of one source
 
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from mmfusion.data.media import write_sound
-from mmfusion.data.mix_sound import FULL_SCALE, Stored
-from mmfusion.data.mix_table import Mixture, crop_start_s, read_table, to_table
-from mmfusion.data.mixtures import Recipe, fingerprint
+from mmfusion.data.mixtures.recipes import Recipe, fingerprint
+from mmfusion.data.mixtures.sound import FULL_SCALE, Stored
+from mmfusion.data.mixtures.table import Mixture, crop_start_s, read_table, to_table
 from mmfusion.data.parts import write_whole
 from mmfusion.types import Clip, InputError, Source
 

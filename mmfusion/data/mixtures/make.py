@@ -19,14 +19,14 @@ from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.claim import claim
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest, write_manifest
-from mmfusion.data.mix_film import write_first_film
-from mmfusion.data.mix_gather import LONGEST_SOURCE_S, Opened, gather_pools, open_sounds, samples_of
-from mmfusion.data.mix_pool import sound_manifest
-from mmfusion.data.mix_sound import mix, store
-from mmfusion.data.mix_splits import check_sounds
-from mmfusion.data.mix_table import Mixture, is_name
-from mmfusion.data.mix_write import as_float, describe_mixture, name_of, write_mixture, written
-from mmfusion.data.mixtures import MixtureConfig, frozen_recipe
+from mmfusion.data.mixtures.film import write_first_film
+from mmfusion.data.mixtures.gather import LONGEST_SOURCE_S, Opened, gather_pools, open_sounds, samples_of
+from mmfusion.data.mixtures.pool import sound_manifest
+from mmfusion.data.mixtures.recipes import MixtureConfig, frozen_recipe
+from mmfusion.data.mixtures.sound import mix, store
+from mmfusion.data.mixtures.splits import check_sounds
+from mmfusion.data.mixtures.table import Mixture, is_name
+from mmfusion.data.mixtures.write import as_float, describe_mixture, name_of, write_mixture, written
 from mmfusion.data.reading import window
 from mmfusion.types import InputError
 

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from mmfusion.config import configclass
 from mmfusion.data.augment import generator
-from mmfusion.data.mix_pool import Sound, label_of
+from mmfusion.data.mixtures.pool import Sound, label_of
 from mmfusion.types import Clip, InputError
 
 _MOST_DRAWS = 200

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmfusion.data.mixtures import Part, Recipe
+from mmfusion.data.mixtures.recipes import Part, Recipe
 from mmfusion.types import Clip, InputError
 
 COLUMNS = (

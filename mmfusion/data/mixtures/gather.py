@@ -13,8 +13,8 @@ from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.mix_pool import LeftOut, listen, recording_manifest, sound_manifest
-from mmfusion.data.mixtures import MixtureConfig, Part, Pool, make_pool
+from mmfusion.data.mixtures.pool import LeftOut, listen, recording_manifest, sound_manifest
+from mmfusion.data.mixtures.recipes import MixtureConfig, Part, Pool, make_pool
 
 SOUND = "audio"
 """The input that mixtures are made of, and heard in."""

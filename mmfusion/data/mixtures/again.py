@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmfusion.data.manifest import Manifest
-from mmfusion.data.mix_film import write_film
-from mmfusion.data.mix_gather import SOUND, Opened, open_sounds, samples_of
-from mmfusion.data.mix_sound import Stored, mix, store
-from mmfusion.data.mix_table import read_table
-from mmfusion.data.mix_write import as_float, name_of, samples_hash, write_mixture
-from mmfusion.data.mixtures import Recipe
+from mmfusion.data.mixtures.film import write_film
+from mmfusion.data.mixtures.gather import SOUND, Opened, open_sounds, samples_of
+from mmfusion.data.mixtures.recipes import Recipe
+from mmfusion.data.mixtures.sound import Stored, mix, store
+from mmfusion.data.mixtures.table import read_table
+from mmfusion.data.mixtures.write import as_float, name_of, samples_hash, write_mixture
 from mmfusion.types import InputError
 
 
