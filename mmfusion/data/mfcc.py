@@ -83,7 +83,8 @@ def _blocks(sound: np.ndarray, mask: np.ndarray, size: int, hop: int) -> Iterato
     for first in range(0, num_frames, BLOCK):
         part = slice(first * hop, (min(first + BLOCK, num_frames) - 1) * hop + size)
         wave = torch.from_numpy(np.where(mask[part], sound[part], 0).astype(np.float32))
-        yield wave, torch.from_numpy(mask[part]).unfold(0, size, hop).float().mean(dim=1) >= 0.5
+        # A mask in a shard cannot be written to, and torch wants to be able to.
+        yield wave, torch.from_numpy(mask[part].copy()).unfold(0, size, hop).float().mean(dim=1) >= 0.5
 
 
 def _counting(real: Tensor) -> Tensor:
