@@ -13,7 +13,7 @@ from mmfusion.config import configclass
 from mmfusion.seconds import second_shares
 from mmfusion.types import InputError, Output, Stream, Targets
 
-Pooling = Literal["mean", "max", "attention"]
+Pooling = Literal["mean", "max", "attention", "statistics"]
 
 
 @configclass
@@ -25,7 +25,7 @@ class LabelsConfig:
     """multi: any number of classes a clip, a sigmoid each; single: exactly one class a clip, a softmax over all;
     relevance: how much of each class there is, a number in [0, 1] each, learnt by squared error."""
     pooling: Pooling = "mean"
-    """How the real steps of a clip become one vector."""
+    """How the real steps of a clip become one vector; statistics: mean and deviation, twice the features."""
     hidden: Annotated[int, Field(gt=0)] | None = None
     """Units of a ReLU layer before the classes; None for a linear classifier."""
     per_class: bool = False
@@ -56,6 +56,8 @@ class LabelsConfig:
             raise ValueError("per_class needs hidden, the units of each class")
         if self.target == "relevance" and self.label_smoothing:
             raise ValueError("label_smoothing is for labels, and a relevance is a number that was measured")
+        if self.per_second and self.pooling == "statistics":
+            raise ValueError("per_second classifies steps, which have no deviation: not with pooling statistics")
         if self.target == "single" and self.thresholds == "tuned":
             raise ValueError("thresholds: of target single the likeliest class is taken, there is nothing to tune")
         return self
@@ -78,7 +80,7 @@ class LabelHead(nn.Module):
         self.config = config
         self.loss_weight = config.loss_weight
         self.pool = TimePooling(config.pooling, width)
-        self.classify = _classifier(config, width, num_classes)
+        self.classify = _classifier(config, self.pool.width, num_classes)
         weights = torch.ones(num_classes) if given is None else torch.tensor(given, dtype=torch.float32)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -128,15 +130,17 @@ class LabelHead(nn.Module):
 
 
 class TimePooling(nn.Module):
-    """Stream (B, T, F) -> (B, F), over the real steps only; zeros for a clip that has none.
+    """Stream (B, T, F) -> (B, width), over the real steps only; zeros for a clip that has none. width is F, or 2 F.
 
     mean: the average. max: the largest value of each feature. attention: sum_t a_t h_t with
-    a = softmax_t(w . tanh(V h_t)), attention pooling of Ilse, Tomczak, Welling (ICML 2018), eq. 7 and 8.
+    a = softmax_t(w . tanh(V h_t)), attention pooling of Ilse, Tomczak, Welling (ICML 2018), eq. 7 and 8. statistics:
+    mean and standard deviation side by side, as in x-vectors (Snyder et al., ICASSP 2018).
     """
 
     def __init__(self, pooling: Pooling, width: int) -> None:
         super().__init__()
         self.pooling = pooling
+        self.width = 2 * width if pooling == "statistics" else width
         self.score = None
         if pooling == "attention":
             self.score = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
@@ -147,7 +151,14 @@ class TimePooling(nn.Module):
             highest = data.masked_fill(~mask, float("-inf")).amax(dim=1)
             return highest.masked_fill(~stream.present[:, None], 0)
         if self.score is None:
-            return data.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+            num = mask.sum(dim=1).clamp(min=1)
+            mean = data.sum(dim=1) / num
+            if self.pooling == "mean":
+                return mean
+            variance = ((data - mean[:, None]).square() * mask).sum(dim=1) / num
+            # The root of zero has no gradient.
+            deviation = (variance + 1e-5).sqrt() * stream.present[:, None]
+            return torch.cat([mean, deviation], dim=1)
         # The lowest finite number, not -inf: a clip with nothing real then gets even weights on zeros, and no NaN.
         scores = self.score(data).float()
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1)

@@ -12,7 +12,7 @@ from mmfusion.config import validate
 from mmfusion.heads.labels import LabelHead, LabelsConfig, TimePooling
 from mmfusion.types import Head, InputError, Output, Stream, Targets
 
-POOLINGS = ["mean", "max", "attention"]
+POOLINGS = ["mean", "max", "attention", "statistics"]
 WIDTH, CLASSES = 6, 4
 
 
@@ -35,14 +35,16 @@ def make_head(**settings):
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("per_class", [False, True])
 def test_what_lies_under_a_false_mask_changes_nothing(pooling, per_class):
-    head, stream = make_head(pooling=pooling, hidden=5, per_second=True, per_class=per_class), make_stream()
+    steps = pooling != "statistics"
+    head, stream = make_head(pooling=pooling, hidden=5, per_second=steps, per_class=per_class), make_stream()
     filled = stream.with_data(torch.where(stream.mask[..., None], stream.data, torch.nan))
     longer = Stream(torch.cat([filled.data, filled.data], 1), torch.cat([stream.mask, stream.mask & False], 1), 2.0)
     expected = head(stream, Targets())
     for other in (filled, longer):
         got = head(other, Targets())
         torch.testing.assert_close(got.logits, expected.logits)
-        torch.testing.assert_close(got.steps.data[:, :5][stream.mask], expected.steps.data[stream.mask])
+        if steps:
+            torch.testing.assert_close(got.steps.data[:, :5][stream.mask], expected.steps.data[stream.mask])
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -61,8 +63,17 @@ def test_pooling_by_its_definitions():
     attention = TimePooling("attention", WIDTH)
     weights = attention.score(stream.data[1, :3]).softmax(0)
     torch.testing.assert_close(attention(stream)[1], (weights * stream.data[1, :3]).sum(0))
+    mean, deviation = TimePooling("statistics", WIDTH)(stream)[1].split(WIDTH)
+    torch.testing.assert_close(mean, stream.data[1, :3].mean(0))
+    torch.testing.assert_close(deviation, stream.data[1, :3].std(0, correction=0), atol=1e-4, rtol=1e-3)
     for pooling in POOLINGS:
         assert TimePooling(pooling, WIDTH)(stream)[2].abs().sum() == 0
+
+
+def test_steps_that_are_all_alike_can_be_learnt_from():
+    stream = Stream(torch.ones(1, 3, WIDTH, requires_grad=True), torch.ones(1, 3, dtype=torch.bool), 2.0)
+    make_head(pooling="statistics")(stream, Targets()).logits.sum().backward()
+    assert stream.data.grad.isfinite().all()
 
 
 def test_multi_label_loss_is_the_mean_over_known_cells():
@@ -164,6 +175,11 @@ def test_label_smoothing_moves_the_best_logit_inward():
     at_best = Output(torch.full((1, CLASSES), math.log(0.9 / 0.1), requires_grad=True), "bernoulli")
     (slope,) = torch.autograd.grad(head.loss(at_best, targets), at_best.logits)
     torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-6, rtol=0)
+
+
+def test_per_second_is_refused_with_statistics():
+    with pytest.raises(InputError, match=r"per_second classifies steps, which have no deviation"):
+        validate(LabelsConfig, {"per_second": True, "pooling": "statistics"}, "head")
 
 
 def test_per_second_loss_averages_the_steps_of_a_second():
