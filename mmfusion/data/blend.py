@@ -134,7 +134,7 @@ def _partner(pools: Sequence[_Pool], alike: int, rng: np.random.Generator) -> in
     return None
 
 
-def mixup(own: Example, other: Example, weight: float, equal_power: bool = False) -> Example:
+def mixup(own: Example, other: Example, weight: float, *, equal_power: bool) -> Example:
     """weight * own + (1 - weight) * other, sound and labels; known is what both know. Zhang et al. 2018, eq. 1.
 
     With `equal_power` the other sound is first brought to the power of the clip's own; silence stays as it is.

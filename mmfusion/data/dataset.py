@@ -91,7 +91,7 @@ class ClipDataset(Dataset[Example]):
         if plan.mixed is not None:
             place, weight = plan.mixed
             other = self._other(place, f"mixed {clip.id}{again}")
-            example = mixup(example, other, weight, self.config.augment.blend.equal_power)
+            example = mixup(example, other, weight, equal_power=self.config.augment.blend.equal_power)
         return example
 
     def _other(self, place: int, use: str) -> Example:

@@ -47,7 +47,7 @@ def clips(genres: list[str | None], labels: str = "") -> list[Clip]:
 @settings(max_examples=20, deadline=None)
 def test_mixup_averages_sound_and_labels(weight: float) -> None:
     own, other = example(0), example(1, (1.0, 0.0, 0.0), length=500)
-    mixed = mixup(own, other, weight)
+    mixed = mixup(own, other, weight, equal_power=False)
     sounds = [one.inputs["audio"].data for one in (own, other)]
     expected = np.float32(weight) * sounds[0]
     expected[:500] += np.float32(1 - weight) * sounds[1]
@@ -58,7 +58,7 @@ def test_mixup_averages_sound_and_labels(weight: float) -> None:
 
 def test_a_clip_mixed_with_itself_is_itself() -> None:
     own = example(0, activity=[[0, 1, 0], [1, np.nan, 0]])
-    same = mixup(own, own, 0.3)
+    same = mixup(own, own, 0.3, equal_power=False)
     np.testing.assert_allclose(same.inputs["audio"].data, own.inputs["audio"].data, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(same.labels, own.labels)
     np.testing.assert_allclose(same.activity, own.activity)
@@ -93,7 +93,7 @@ def test_silence_is_mixed_as_it_is(rest: float) -> None:
 
 
 def test_mixup_knows_what_both_know() -> None:
-    mixed = mixup(example(0, known=(True, False, True)), example(1, known=(True, True, False)), 0.5)
+    mixed = mixup(example(0, known=(True, False, True)), example(1, known=(True, True, False)), 0.5, equal_power=False)
     assert mixed.label_mask.tolist() == [True, False, False]
 
 
