@@ -18,7 +18,7 @@ from mmfusion.fusion.mix import mix, mix_steps
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.model import FusionModel
 from mmfusion.training.provenance import built_from, commit, hardware, versions
-from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.run import Run, RunConfig, is_scored_from
 from mmfusion.training.setup import Material, open_material
 from mmfusion.training.thresholds import tune_run
 from mmfusion.types import Batch, Decision, InputError, Output, Separated, Stepper, Stream, Targets
@@ -98,10 +98,7 @@ def evaluate_ensemble(folders: Sequence[str | Path], config: RunConfig, split: s
 
 def ensemble_done(folder: Path, folders: Sequence[str | Path], split: str) -> bool:
     """True when the folder holds figures of these runs together, with the weights that they have now."""
-    if not (folder / "config.yaml").exists() or not (folder / "provenance.json").exists():
-        return False
-    run, now = Run.open(folder), built_from(map(Path, folders))
-    return run.scored(split) and run.read_json("provenance.json").get("built_from") == now
+    return is_scored_from(folder, split, built_from=built_from(map(Path, folders)))
 
 
 def _check_alike(runs: Sequence[Run]) -> None:

@@ -16,7 +16,7 @@ from mmfusion.predictor import Predictor
 from mmfusion.report.comparison import Reranked
 from mmfusion.report.grounding import Grounder, look, tune
 from mmfusion.training.provenance import built_from, commit, hardware, versions
-from mmfusion.training.run import THRESHOLDS, Run, RunConfig
+from mmfusion.training.run import THRESHOLDS, Run, RunConfig, is_scored_from
 from mmfusion.types import InputError
 
 FIGURE = "cider"
@@ -58,12 +58,8 @@ def evaluate_reranked(source: Reranked, config: RunConfig, split: str) -> Run:
 
 def reranked_done(folder: Path, source: Reranked, split: str) -> bool:
     """True when the folder holds figures of this run and this tagger, with the weights that they have now."""
-    if not (folder / "config.yaml").exists() or not (folder / "provenance.json").exists():
-        return False
-    run = Run.open(folder)
-    facts = run.read_json("provenance.json")
-    now = [str(one) for one in _folders(source)], built_from(_folders(source))
-    return run.scored(split) and (facts.get("reranks"), facts.get("built_from")) == now
+    folders = _folders(source)
+    return is_scored_from(folder, split, reranks=[str(one) for one in folders], built_from=built_from(folders))
 
 
 def _tree(trained: Run, config: RunConfig) -> dict[str, Any]:

@@ -304,6 +304,15 @@ class Run:
         return path
 
 
+def is_scored_from(folder: Path, split: str, **facts: Any) -> bool:
+    """True when the folder holds figures of the split, and its provenance says these facts."""
+    if not (folder / "config.yaml").exists() or not (folder / "provenance.json").exists():
+        return False
+    run = Run.open(folder)
+    told = run.read_json("provenance.json")
+    return run.scored(split) and all(told.get(name) == value for name, value in facts.items())
+
+
 def first_difference(there: Any, here: Any, place: str = "") -> str | None:
     """The first setting that differs between two configurations as trees, in words; None when only harmless ones do."""
     if place in HARMLESS or there == here:
