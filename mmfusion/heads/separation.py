@@ -138,27 +138,29 @@ class MaskHead(_Separation):
     does not fit it.
     """
 
-    def __init__(self, config: MaskConfig, width: int, num_sources: int) -> None:
+    def __init__(self, config: MaskConfig, width: int, num_sources: int, num_masks: int | None = None) -> None:
         super().__init__(config, num_sources)
         self.stft, self.mask, self.by_bin = config.stft, config.mask, config.by_bin
         bins = config.stft.num_bins
         if config.by_bin and width % bins:
             raise InputError(f"by_bin: {width} features are not so many for each of {bins} frequencies")
         parts = 2 if config.mask == "complex" else 1
-        self.shape = (self.num_outputs, parts)
+        self.shape = (num_masks or self.num_outputs, parts)
         width, out = (width // bins, 1) if config.by_bin else (width, bins)
         layers: list[nn.Module] = []
         if config.hidden is not None:
             layers, width = [nn.Linear(width, config.hidden), nn.ReLU()], config.hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(width, self.num_outputs * parts * out))
+        self.layers = nn.Sequential(*layers, nn.Linear(width, self.shape[0] * parts * out))
 
     def forward(self, stream: Stream, mixture: Stream) -> Separated:
         spectra = to_spectra(mixture, self.stft)
         masks = self._masks(steps_at(stream, spectra.rate, spectra.mask.shape[1]))
+        return self._finished(self._sounds(masks, spectra, mixture.mask.shape[1]), mixture)
+
+    def _sounds(self, masks: Tensor, spectra: Stream, num_samples: int) -> Tensor:
+        """Masks (B, S, T, bins) on the spectra -> (B, S, num_samples)."""
         with torch.autocast(masks.device.type, enabled=False):
-            masked = masks * spectra.data[:, None]
-            estimates = to_sound(masked, self.stft, mixture.mask.shape[1], spectra.mask[:, None])
-        return self._finished(estimates, mixture)
+            return to_sound(masks * spectra.data[:, None], self.stft, num_samples, spectra.mask[:, None])
 
     def _masks(self, steps: Tensor) -> Tensor:
         """Features (B, T, F) -> masks (B, S, T, bins) in float32, complex where they are."""
@@ -235,10 +237,3 @@ def steps_at(stream: Stream, rate: float, num: int) -> Tensor:
     at = middles.long().to(data.device)
     past = (at >= data.shape[1])[:, None]
     return data[:, at.clamp(max=data.shape[1] - 1)].masked_fill(past, 0)
-
-
-def build_separation(config: SeparationConfig, width: int, num_sources: int) -> MaskHead | ConvTasNetHead:
-    """The head that a configuration asks for; InputError as the heads raise it."""
-    if isinstance(config, MaskConfig):
-        return MaskHead(config, width, num_sources)
-    return ConvTasNetHead(config, width, num_sources)
