@@ -228,7 +228,7 @@ def _separator(name: str, config: SeparationConfig, widths: Mapping[str, int], f
         without = "there are none without data.mixture or data.stored_sources"
         raise InputError(f"model.heads.{name}: separation is learnt from mixtures, and {without}")
     try:
-        return build_separation(config, next(iter(widths.values())), facts.num_sources)
+        return build_separation(config, next(iter(widths.values())), facts.num_sources, len(facts.labels))
     except InputError as error:
         raise InputError(f"model.heads.{name}.{error}") from error
 

@@ -153,6 +153,7 @@ class Targets(_Movable):
     word_mask   (B, K, L) bool, False on padding and on captions that are not there
     sources     (B, S, N) float32, the signals that the mixture is the sum of
     source_mask (B, S) bool, False where there is no such source or it is silent
+    source_classes (B, S) int64, the class of each source by its place among the labels; -1 where it is not known
     """
 
     labels: Tensor | None = None
@@ -162,6 +163,7 @@ class Targets(_Movable):
     word_mask: Tensor | None = None
     sources: Tensor | None = None
     source_mask: Tensor | None = None
+    source_classes: Tensor | None = None
 
     def fed_words(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """The batch's N captions as a decoder is fed them; None without any word.

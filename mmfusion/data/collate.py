@@ -22,8 +22,8 @@ class Example:
     """One clip, ready to be put in a batch.
 
     `inputs` holds what the clip has of the inputs in `layouts`; `labels` and `label_mask` are (C,), `activity` is
-    (S, C) with NaN for unknown; `words` are captions as numbers; `sources` (S, N) and `source_mask` (S,) are those of
-    a mixture. What no head can ask for is None.
+    (S, C) with NaN for unknown; `words` are captions as numbers; `sources` (S, N), `source_mask` (S,) and
+    `source_classes` (S,), -1 for unknown, are those of a mixture. What no head can ask for is None.
     """
 
     clip_id: str
@@ -35,6 +35,7 @@ class Example:
     words: Sequence[Sequence[int]] | None = None
     sources: np.ndarray | None = None
     source_mask: np.ndarray | None = None
+    source_classes: np.ndarray | None = None
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -50,6 +51,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         word_mask=word_mask,
         sources=_sources([example.sources for example in examples]),
         source_mask=_stacked([example.source_mask for example in examples]),
+        source_classes=_stacked([example.source_classes for example in examples]),
     )
     return Batch(tuple(example.clip_id for example in examples), inputs, targets)
 

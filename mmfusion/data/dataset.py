@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -137,6 +137,11 @@ class ClipDataset(Dataset[Example]):
             column = self._column(clip, label)
             values[column], known[column] = relevance, True
         return values, known
+
+    def classes_of(self, clip: Clip, labels: Iterable[str]) -> np.ndarray:
+        """The place of each label among the known ones, int64; -1 for an empty label, and where no labels are known."""
+        known = [self._column(clip, label) if label and self._columns else -1 for label in labels]
+        return np.array(known, dtype=np.int64)
 
     def _column(self, clip: Clip, label: str) -> int:
         if label not in self._columns:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mmfusion.config import configclass
@@ -37,6 +37,9 @@ class MaskConfig:
     to 1; relu from 0 up; complex: any complex number, so that the phase changes too."""
     hidden: Annotated[int, Field(gt=0)] | None = None
     """Units of a ReLU layer before the masks; None for a linear layer."""
+    by_class: bool = False
+    """A mask for every class of the data, learnt from the sources' labels; out come the classes that cover a mixture
+    best (heads/class_masks.py). Needs `mask: softmax`."""
     by_bin: bool = False
     """One small layer that all frequencies share, for a stream whose features are so many numbers for each frequency
     (the unet's); otherwise every feature reaches every frequency."""
@@ -49,6 +52,16 @@ class MaskConfig:
     """What it is trained by."""
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of this head in the model's loss; applied by the model."""
+
+    @model_validator(mode="after")
+    def _by_class_fits(self) -> Any:
+        if self.by_class and self.mask != "softmax":
+            raise ValueError(
+                f"by_class shares every point out among the classes: it needs mask softmax, not {self.mask}"
+            )
+        if self.by_class and self.loss.objective == "mixit":
+            raise ValueError("by_class learns from the classes of single sources, and mixit knows of none")
+        return self
 
 
 @configclass
@@ -102,7 +115,7 @@ class _Separation(nn.Module):
         """The mean loss of the clips of a batch, and figures; see `separation_loss`. Zero without sources."""
         if targets.sources is None:
             return 0.0 * output.sources.float().sum(), {}
-        return separation_loss(self.objective, output.sources, targets.sources, _known(targets.sources, targets))
+        return separation_loss(self.objective, output.sources, targets.sources, known_of(targets.sources, targets))
 
     def as_sources(self, output: Separated, targets: Targets) -> Separated:
         """What is compared with the sources of a batch to score it: the output as it is, but for mixit.
@@ -113,7 +126,7 @@ class _Separation(nn.Module):
         sources = targets.sources
         if sources is None or self.objective.objective != "mixit" or self.num_outputs <= sources.shape[1]:
             return output
-        sums = added_up(output.sources.double(), sources.double(), _known(sources, targets), "si_sdr")
+        sums = added_up(output.sources.double(), sources.double(), known_of(sources, targets), "si_sdr")
         return Separated(sums.float(), output.mask)
 
     def _finished(self, estimates: Tensor, mixture: Stream) -> Separated:
@@ -123,7 +136,7 @@ class _Separation(nn.Module):
             return Separated(consistent(heard, mixture.zeroed().float(), self.consistency), mixture.mask)
 
 
-def _known(sources: Tensor, targets: Targets) -> Tensor:
+def known_of(sources: Tensor, targets: Targets) -> Tensor:
     """(B, S) which of the sources are there and heard; all where nothing is said."""
     if targets.source_mask is None:
         return torch.ones(sources.shape[:2], dtype=torch.bool, device=sources.device)

@@ -68,7 +68,7 @@ def separation_loss(config: SeparationLossConfig, estimates: Tensor, sources: Te
         estimates, sources = estimates.float(), sources.float()
         with torch.no_grad():
             products = inner_products(estimates, sources)
-            figures = _watched(estimates, products, known)
+            figures = watched(estimates, products, known)
         if config.objective == "mixit":
             return mixit_loss(estimates, sources, known, config.max_db).mean(), figures
         missing = estimates.shape[1] - sources.shape[1]
@@ -223,7 +223,7 @@ def collapse(figures: Tensor, known: Tensor) -> Tensor:
     return 1 - (followed - 1) / (possible - 1)
 
 
-def _watched(estimates: Tensor, products: Products, known: Tensor) -> dict[str, Tensor]:
+def watched(estimates: Tensor, products: Products, known: Tensor) -> dict[str, Tensor]:
     """`likeness`, and `collapse` where a clip has two sources that are heard."""
     num = estimates.shape[1]
     if num < 2:

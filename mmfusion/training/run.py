@@ -171,6 +171,8 @@ class RunConfig:
         for name, head in self.model.heads.items():
             if head.kind == "caption" or getattr(head, "target", None) == "single":
                 raise ValueError(f"model.heads.{name}: a mixture has several classes and no captions")
+            if getattr(head, "by_class", False) and self.data.mixture and self.data.mixture.sources == "recordings":
+                raise ValueError(f"model.heads.{name}.by_class: of mixed recordings no classes are known")
         if self.windows is not None:
             raise ValueError("windows: mixtures (data.mixture, data.stored_sources) are taken whole")
         if self.training.sampling == "balanced" and self.data.mixture is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sound_set import RATE, write_sounds
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
 
 from mmfusion.config import validate
@@ -65,6 +66,8 @@ def test_an_example_is_the_sum_of_its_sources(sounds: Manifest) -> None:
     assert targets.sources is not None and targets.source_mask is not None and targets.labels is not None
     assert targets.sources.shape == (4, 3, 2 * RATE) and targets.sources.dtype == torch.float32
     assert targets.source_mask.shape == (4, 3) and targets.source_mask.all()
+    assert targets.source_classes is not None and targets.source_classes.dtype == torch.int64
+    assert torch.equal(one_hot(targets.source_classes, 5).sum(1), targets.labels.long())
     torch.testing.assert_close(batch.inputs["audio"].data, targets.sources.sum(1), atol=1e-6, rtol=1e-5)
     assert batch.inputs["audio"].mask.all() and batch.ids[2] == "mix-train-00002"
     assert (targets.labels.sum(1) == 3).all() and targets.label_mask is not None and targets.label_mask.all()
@@ -205,4 +208,4 @@ def test_clips_without_mixing_have_no_sources(sounds: Manifest) -> None:
     facts = gather_facts(cache, ("class 0", "class 1"))
     dataset = ClipDataset(sounds.clips[:2], cache, facts, None, data, training=False)
     targets = collate([dataset[0], dataset[1]]).targets
-    assert targets.sources is None and targets.source_mask is None
+    assert targets.sources is None and targets.source_mask is None and targets.source_classes is None

@@ -15,13 +15,14 @@ from mmfusion.types import InputError, Separator, Stream, Targets
 
 RATE, WIDTH = 2000.0, 6
 STFT = {"sample_rate_hz": 2000, "window_s": 0.032, "hop_s": 0.008}
-BINS = 33
+BINS, NUM_CLASSES = 33, 5
 TASNET = {"kind": "conv_tasnet", "filters": 12, "num_taps": 16, "width": 8, "hidden": 12, "layers": 2, "stacks": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sigmoid": {"kind": "mask"},
     "softmax": {"kind": "mask", "mask": "softmax", "hidden": 7},
     "relu": {"kind": "mask", "mask": "relu", "consistency": "energy"},
     "complex": {"kind": "mask", "mask": "complex"},
+    "by_class": {"kind": "mask", "by_class": True, "mask": "softmax"},
     "by_bin": {"kind": "mask", "by_bin": True},
     "by_bin_complex": {"kind": "mask", "by_bin": True, "mask": "complex", "hidden": 5},
     "conv_tasnet": TASNET,
@@ -36,7 +37,7 @@ def make(name: str, num_sources: int = 3, **more: Any) -> Any:
         settings["stft"] = STFT
     schema = MaskConfig if settings["kind"] == "mask" else ConvTasNetConfig
     torch.manual_seed(1)
-    head = build_separation(validate(schema, settings, "test"), width_of(name), num_sources).eval()
+    head = build_separation(validate(schema, settings, "test"), width_of(name), num_sources, NUM_CLASSES).eval()
     for layer in [getattr(head, "modulate", None)]:
         if layer is not None:  # as after some training: at first the stream has no say
             nn.init.normal_(layer.weight, std=0.3)
@@ -80,7 +81,7 @@ def test_without_consistency_the_sum_is_free(name: str) -> None:
     head, mixture = make(name, consistency="none"), make_mixture()
     said = head(make_stream(mixture, width_of(name)), mixture)
     off = (said.sources.sum(1) - mixture.zeroed()).abs().max()
-    assert off < 1e-4 if name == "softmax" else off > 1e-2
+    assert off < 1e-4 if name in ("softmax", "by_class") else off > 1e-2
 
 
 @every_kind
@@ -122,7 +123,7 @@ def test_gradients_are_finite_and_reach_every_weight(name: str, dtype: torch.dty
     sources = torch.stack([mixture.zeroed() * 0.3, mixture.zeroed() * 0.7], dim=1)
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         said = head(make_stream(mixture, width_of(name)), mixture)
-    loss, figures = head.told_loss(said, Targets(sources=sources))
+    loss, figures = head.told_loss(said, Targets(sources=sources, source_classes=torch.tensor([[0, 4], [2, 1]])))
     loss.backward()
     assert loss.dtype == torch.float32 and loss.isfinite() and "likeness" in figures
     grads = {key: weight.grad for key, weight in head.named_parameters()}

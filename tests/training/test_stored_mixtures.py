@@ -80,6 +80,9 @@ def test_targets_are_the_files_and_sum_to_the_mixture(written: Path, tmp_path: P
     sources = batch.targets.sources
     assert sources is not None and batch.targets.source_mask is not None and batch.targets.source_mask.all()
     assert sources.shape == (6, 2, RATE)
+    assert batch.targets.source_classes is not None
+    named = [[run.labels()[place] for place in row] for row in batch.targets.source_classes.tolist()]
+    assert named == [[source.label for source in clip.sources] for clip in clips]
     assert torch.equal(sources.sum(1), batch.inputs["audio"].data)
     table, _ = read_table(written.parent / "test" / f"{clips[3].id}.csv")
     assert [source.clip for source in clips[3].sources] == [part.clip.id for part in table.recipe.parts]

@@ -118,7 +118,8 @@ class MixtureDataset(DatasetOver):
         recipe = self.mixtures.recipe_of(plain.clips[index], (plain.seed, plain.epoch) if plain.training else None)
         sources, inputs = self.mixtures.render(recipe)
         example = plain.example(self.mixtures.describe(recipe), inputs)
-        return replace(example, sources=sources, source_mask=np.ones(len(sources), bool))
+        classes = plain.classes_of(plain.clips[index], [part.label for part in recipe.parts])
+        return replace(example, sources=sources, source_mask=np.ones(len(sources), bool), source_classes=classes)
 
 
 def placed(raw: Raw, part: Part, recipe: Recipe) -> Raw:

@@ -87,8 +87,10 @@ class StoredDataset(DatasetOver):
     def __getitem__(self, index: int | Turn) -> Example:
         example = self.plain[index]
         place = index.place if isinstance(index, Turn) else index
-        sources = self.stored.load(self.plain.clips[place], example.inputs[SOUND].data)
-        return replace(example, sources=sources, source_mask=sources.any(axis=1))
+        clip = self.plain.clips[place]
+        sources = self.stored.load(clip, example.inputs[SOUND].data)
+        classes = self.plain.classes_of(clip, [source.label for source in clip.sources])
+        return replace(example, sources=sources, source_mask=sources.any(axis=1), source_classes=classes)
 
 
 def open_sources(mixtures: ClipCache, data: DataConfig, progress: bool = True) -> tuple[StoredSources, CacheReport]:

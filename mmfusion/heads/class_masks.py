@@ -1,0 +1,104 @@
+"""Masks by class: every class of the data has a mask of its own, and a mixture's classes are found by the masks.
+
+Two sounds come out in no order, so a head with one mask a source has to find out, in training, which output is to
+follow which. Here "dog" is always the mask of dogs. At every point of the spectrum the masks of all classes sum to 1. A
+source is learnt by the mask of its own class; what is no source's class is wrong wherever it takes a share.
+
+Which classes a mixture has is not told: those are chosen, one after the other, whose masks cover it best,
+
+    c_k = argmax_c  sum_{t,f} |X(t,f)| max(M_c(t,f), M_{c_1}(t,f), ..., M_{c_{k-1}}(t,f))
+
+(the greedy way to choose for such a sum, within 1 - 1/e of the best choice: Nemhauser, Wolsey, Fisher 1978), and the
+mixture is shared out among them alone: M_c / sum_k M_{c_k}. A source whose class was taken for another one comes out by
+that one's mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmfusion.heads.separation import MaskConfig, MaskHead, known_of, steps_at
+from mmfusion.heads.separation_losses import inner_products, signal_to_noise, watched
+from mmfusion.spectrum import to_spectra
+from mmfusion.types import InputError, Separated, Stream, Targets
+
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class SeparatedByClass(Separated):
+    """`masks` (B, C, T, bins) of all classes on the mixture's `spectra`, and the `chosen` classes (B, S) int64."""
+
+    masks: Tensor
+    spectra: Stream
+    chosen: Tensor
+
+
+class ClassMaskHead(MaskHead):
+    """A `MaskHead` with one mask a class of the data, of which `num_outputs` come out, in the order of the classes.
+
+    InputError when there are fewer classes than outputs. No gradient comes through the signals that come out: the loss
+    is that of the sources' own classes.
+    """
+
+    def __init__(self, config: MaskConfig, width: int, num_sources: int, num_classes: int) -> None:
+        num = config.num_outputs or num_sources
+        if num_classes < num:
+            raise InputError(f"by_class: the data has {num_classes} classes, fewer than the {num} signals to come out")
+        super().__init__(config, width, num_sources, num_classes)
+
+    def forward(self, stream: Stream, mixture: Stream) -> SeparatedByClass:
+        spectra = to_spectra(mixture, self.stft)
+        masks = self._masks(steps_at(stream, spectra.rate, spectra.mask.shape[1]))
+        with torch.no_grad():
+            chosen = covering(masks, spectra.zeroed().abs(), self.num_outputs)
+            own = _of_classes(masks, chosen)
+            own = own / own.sum(1, keepdim=True).clamp(min=_TINY)
+            said = self._finished(self._sounds(own, spectra, mixture.mask.shape[1]), mixture)
+        return SeparatedByClass(said.sources, said.mask, masks, spectra, chosen)
+
+    def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean negative dB of the sources that are heard, each by its class's own mask among all classes'.
+
+        Sources of one class in one mixture are one sound. Figures: `found`, the share of these sources whose class was
+        chosen; `likeness` and `collapse` of what comes out. Zero without sources, or where their classes are not known.
+        """
+        assert isinstance(output, SeparatedByClass)
+        sources, classes = targets.sources, targets.source_classes
+        if sources is None or classes is None:
+            return 0.0 * output.masks.sum(), {}
+        heard = known_of(sources, targets) & (classes >= 0)
+        classes = classes.clamp(min=0)
+        with torch.autocast(sources.device.type, enabled=False):
+            same = (classes[:, :, None] == classes[:, None]) & heard[:, None]
+            wanted = same.float() @ sources.float()
+            estimates = self._sounds(_of_classes(output.masks, classes), output.spectra, sources.shape[2])
+            estimates = estimates.masked_fill(~output.mask[:, None], 0)
+            decibels = signal_to_noise(estimates, wanted, self.objective.measure, self.objective.max_db)
+            num = heard.sum().clamp(min=1)
+            with torch.no_grad():
+                products = inner_products(output.sources.float(), sources.float())
+                figures = watched(output.sources.float(), products, heard)
+                figures["found"] = ((output.chosen[:, None] == classes[..., None]).any(-1) & heard).sum() / num
+        return -torch.where(heard, decibels, 0.0).sum() / num, figures
+
+
+def covering(masks: Tensor, weights: Tensor, num: int) -> Tensor:
+    """(B, num) int64, rising: the classes that are chosen for masks (B, C, T, bins) and weights (B, T, bins)."""
+    chosen: list[Tensor] = []
+    covered = torch.zeros_like(weights)
+    for _ in range(num):
+        gained = torch.einsum("bctf,btf->bc", torch.maximum(masks, covered[:, None]), weights)
+        for one in chosen:
+            gained = gained.scatter(1, one[:, None], -1.0)
+        chosen.append(gained.argmax(1))
+        covered = torch.maximum(covered, _of_classes(masks, chosen[-1][:, None])[:, 0])
+    return torch.stack(chosen, dim=1).sort(dim=1).values
+
+
+def _of_classes(masks: Tensor, classes: Tensor) -> Tensor:
+    """Masks (B, C, T, bins) of the classes (B, S) -> (B, S, T, bins)."""
+    return masks.gather(1, classes[:, :, None, None].expand(-1, -1, *masks.shape[2:]))

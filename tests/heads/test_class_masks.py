@@ -1,0 +1,105 @@
+"""Masks by class: what is chosen, what is learnt, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from mmfusion.config import validate
+from mmfusion.heads.build import build_separation
+from mmfusion.heads.class_masks import ClassMaskHead, SeparatedByClass, covering
+from mmfusion.heads.separation import MaskConfig
+from mmfusion.heads.separation_losses import signal_to_noise
+from mmfusion.types import InputError, Stream, Targets
+
+RATE, WIDTH, CLASSES, NUM = 2000.0, 8, 4, 1000
+SETTINGS = {"kind": "mask", "by_class": True, "mask": "softmax",
+            "stft": {"sample_rate_hz": 2000, "window_s": 0.032, "hop_s": 0.008}}  # fmt: skip
+
+
+def make(num_sources: int = 2, **more: Any) -> ClassMaskHead:
+    torch.manual_seed(3)
+    head = build_separation(validate(MaskConfig, {**SETTINGS, **more}, "test"), WIDTH, num_sources, CLASSES)
+    assert isinstance(head, ClassMaskHead)
+    return head
+
+
+def tones(*hertz: float) -> Tensor:
+    """(1, S, N): one tone a source, each with a level of its own."""
+    time = torch.arange(NUM) / RATE
+    return torch.stack([(1 + place) * torch.sin(6.2832 * f * time) for place, f in enumerate(hertz)])[None]
+
+
+def heard(sources: Tensor) -> tuple[Stream, Stream]:
+    """A stream of constants, and the mixture of the sources."""
+    mixture = Stream(sources.sum(1), torch.ones(len(sources), NUM, dtype=torch.bool), RATE)
+    steps = torch.ones(len(sources), 125, WIDTH)
+    return Stream(steps, torch.ones(len(sources), 125, dtype=torch.bool), 250.0), mixture
+
+
+def test_the_classes_that_cover_a_mixture_together_are_chosen() -> None:
+    """Class 1 has most of it, class 3 most of what class 1 lacks; class 0 is second by itself, where class 1 is too."""
+    masks = torch.tensor([[0.4, 0.3, 0.0], [0.6, 0.6, 0.1], [0.0, 0.1, 0.1], [0.0, 0.0, 0.8]])[None, :, None]
+    weights = torch.ones(1, 1, 3)
+    assert covering(masks, weights, 1).tolist() == [[1]]
+    assert covering(masks, weights, 2).tolist() == [[1, 3]]
+    assert covering(masks, weights, 4).tolist() == [[0, 1, 2, 3]]
+    assert covering(masks, torch.tensor([[[0.0, 0.0, 5.0]]]), 1).tolist() == [[3]]
+    assert covering(masks, torch.zeros(1, 1, 3), 3).tolist() == [[0, 1, 2]]
+
+
+def test_tones_are_learnt_by_class_and_told_apart_without_labels() -> None:
+    """Four classes of tones, two at a time: trained on some pairs, the head parts and names a pair it never saw."""
+    hertz = (150.0, 400.0, 650.0, 900.0)
+    head = make()
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.05)
+    pairs = [(0, 1), (1, 2), (2, 3), (3, 0), (1, 3)]
+    sources = torch.cat([tones(*(hertz[k] for k in pair)) for pair in pairs])
+    targets = Targets(sources=sources, source_classes=torch.tensor(pairs))
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss, figures = head.told_loss(head(*heard(sources)), targets)
+        loss.backward()
+        optimiser.step()
+    assert float(figures["found"]) == 1 and float(loss.detach()) < -15
+    unseen = tones(hertz[0], hertz[2])
+    with torch.no_grad():
+        said = head.eval()(*heard(unseen))
+    assert isinstance(said, SeparatedByClass) and said.chosen.tolist() == [[0, 2]]
+    before = signal_to_noise(unseen.sum(1, keepdim=True).expand_as(unseen), unseen)
+    assert (signal_to_noise(said.sources, unseen) - before > 12).all()
+
+
+@torch.no_grad()
+def test_sources_of_one_class_are_one_sound_and_unknown_ones_say_nothing() -> None:
+    head = make(num_sources=3)
+    sources = tones(150.0, 400.0, 900.0)
+    said = head(*heard(sources))
+    apart, _ = head.told_loss(said, Targets(sources=sources, source_classes=torch.tensor([[1, 1, 2]])))
+    joined = torch.stack([sources[:, 0] + sources[:, 1], sources[:, 2]], dim=1)
+    together, _ = head.told_loss(said, Targets(sources=joined, source_classes=torch.tensor([[1, 2]])))
+    # The mean is over sources: the joint sound counts twice where it is two of them.
+    single, _ = head.told_loss(said, Targets(sources=joined, source_classes=torch.tensor([[1, -1]])))
+    assert float(apart) == pytest.approx((float(together) * 2 + float(single)) / 3, abs=1e-4)
+    nothing, _ = head.told_loss(said, Targets(sources=sources, source_classes=torch.tensor([[-1, -1, -1]])))
+    assert float(nothing) == 0
+    assert float(head.told_loss(said, Targets(sources=sources))[0]) == 0
+    assert float(head.told_loss(said, Targets())[0]) == 0
+
+
+def test_fewer_classes_than_signals_are_refused() -> None:
+    with pytest.raises(InputError, match="by_class: the data has 4 classes, fewer than the 5 signals to come out"):
+        make(num_sources=5)
+
+
+@pytest.mark.parametrize(("more", "reason"), [
+    ({"mask": "sigmoid"}, "needs mask softmax, not sigmoid"),
+    ({"loss": {"objective": "mixit"}}, "mixit knows of none"),
+])  # fmt: skip
+def test_settings_that_do_not_fit_are_refused(more: dict[str, Any], reason: str) -> None:
+    with pytest.raises((InputError, ValidationError), match=reason):
+        validate(MaskConfig, {**SETTINGS, **more}, "test")
