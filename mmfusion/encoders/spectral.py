@@ -27,10 +27,18 @@ class SpectraConfig:
     """Sample rate, window and hop; a separation head behind it need not have the same."""
     phase: bool = False
     """Give real and imaginary part of the compressed spectra instead of their magnitude: twice the features."""
+    relative: bool = False
+    """Give beside them how far each frequency is above its own mean over the clip, so that what is steady is told from
+    what happens: as many features more as there are frequencies."""
     floor: Annotated[float, Field(gt=0)] = 1e-7
     """Power (1 = a full-scale square) below which everything counts as silence."""
     normalize: Literal["none", "clip"] = "none"
     """clip: every clip is first brought to the same mean power over its real samples."""
+
+    @property
+    def layers(self) -> int:
+        """Features for each frequency."""
+        return 1 + self.phase + self.relative
 
 
 @configclass
@@ -136,25 +144,34 @@ class _Block(nn.Module):
 
 def num_features(config: SpectraConfig) -> int:
     """Features a step that `features` gives."""
-    return config.stft.num_bins * (2 if config.phase else 1)
+    return config.stft.num_bins * config.layers
 
 
 def features(raw: Stream, config: SpectraConfig) -> Stream:
     """Waveform (B, N) -> (B, T, F) float32: c = log(1 + power / floor) / 4, or c times the spectrum's unit phase.
 
-    Silence and padding are 0.
+    Silence and padding are 0. With `relative`, c minus its mean over the clip's real steps comes behind.
     """
     with torch.autocast(raw.data.device.type, enabled=False):
         sound = raw.with_data(_levelled(raw)) if config.normalize == "clip" else raw
         spectra = to_spectra(sound, config.stft)
         # The Hann window's sum is half its length: a full-scale square has power 1 in its bin.
         power = (spectra.data.real.square() + spectra.data.imag.square()) / (config.stft.size / 2) ** 2
-        compressed = torch.log1p(power / config.floor) / SCALE
+        level = torch.log1p(power / config.floor) / SCALE
+        layers = [level]
         if config.phase:
             unit = spectra.data / spectra.data.abs().clamp(min=1e-12)
-            compressed = torch.cat([compressed * unit.real, compressed * unit.imag], dim=-1)
-        seen = spectra.with_data(compressed)
+            layers = [level * unit.real, level * unit.imag]
+        if config.relative:
+            layers.append(level - mean_step(level, spectra.mask))
+        seen = spectra.with_data(torch.cat(layers, dim=-1))
         return seen.with_data(seen.zeroed())
+
+
+def mean_step(steps: Tensor, mask: Tensor) -> Tensor:
+    """(B, 1, ...): the mean of the real ones of steps (B, T, ...); zero where there are none."""
+    real = mask.reshape(*mask.shape, *[1] * (steps.ndim - 2)).to(steps.dtype)
+    return (steps * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
 
 
 def _levelled(raw: Stream) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from mmfusion.config import configclass
-from mmfusion.encoders.spectral import SpectraConfig, features
+from mmfusion.encoders.spectral import SpectraConfig, features, mean_step
 from mmfusion.encoders.steps import StepEncoder
 from mmfusion.types import Stream
 
@@ -30,6 +30,11 @@ class UnetConfig:
     """Channels of each level; from one to the next, time and frequency are halved."""
     maps: Annotated[int, Field(gt=0)] = 4
     """Features of each frequency that come out: a step has `maps` times as many as there are frequencies."""
+    positions: bool = False
+    """Show it where in the spectrum each point is, as one more layer (CoordConv, Liu et al. 2018): convolutions alone
+    cannot tell low from high."""
+    context: bool = False
+    """Tell every point of the lowest level the mean over the clip at its frequency, which lies beyond its reach."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a channel of the lowest level, in training."""
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
@@ -39,21 +44,22 @@ class UnetConfig:
 class Unet(StepEncoder):
     """Waveform (B, N) -> (B, T, maps * bins), one step a spectrum; feature m * bins + k belongs to frequency k.
 
-    A step sees at most `reach` steps to either side. Each level is normed over the channels of every single point, so
-    nothing depends on the length of the clip; what is not real is zero for every layer, at lower levels wherever
-    nothing beneath is real.
+    A step sees at most `reach` steps to either side, and the clip's means where `context` or `spectra.relative` is
+    set. Each level is normed over the channels of every single point, so nothing else depends on the length of the
+    clip; what is not real is zero for every layer, at lower levels wherever nothing beneath is real.
     """
 
     def __init__(self, config: UnetConfig) -> None:
         super().__init__()
         self.spectra, self.rate = config.spectra, config.spectra.stft.rate
         channels = config.channels
-        self.layers = 2 if config.spectra.phase else 1
+        self.layers, self.positions = config.spectra.layers, config.positions
         self.width = config.maps * config.spectra.stft.num_bins
-        self.enter = _Conv(self.layers, channels[0])
+        self.enter = _Conv(self.layers + self.positions, channels[0])
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(_Conv(above, below, stride=2) for above, below in pairs)
         self.deepest = _Conv(channels[-1], channels[-1])
+        self.context = _Context(channels[-1]) if config.context else None
         self.drop = nn.Dropout2d(config.dropout)
         self.up = nn.ModuleList(nn.Conv2d(below, above, 1) for above, below in pairs)
         self.merge = nn.ModuleList(_Conv(2 * above, above) for above, _ in pairs)
@@ -74,12 +80,17 @@ class Unet(StepEncoder):
 
     def _maps(self, picture: Tensor, real: Tensor) -> Tensor:
         """(B, layers, T, bins) and which steps are real (B, 1, T, 1) -> (B, maps, T, bins)."""
+        if self.positions:
+            where = torch.linspace(-1, 1, picture.shape[3], device=picture.device) * real
+            picture = torch.cat([picture, where], dim=1).contiguous(memory_format=torch.channels_last)
         points = self.enter(picture, real)
         kept: list[tuple[Tensor, Tensor]] = []
         for down in self.down:
             kept.append((points, real))
             real = real[:, :, ::2] | real[:, :, 1::2]
             points = down(points, real)
+        if self.context is not None:
+            points = points + self.context(points, real) * real
         points = self.drop(self.deepest(points, real))
         for up, merge, (above, real) in reversed(list(zip(self.up, self.merge, kept, strict=True))):
             # Points repeated, then convolved: half the time of a transposed convolution.
@@ -100,3 +111,15 @@ class _Conv(nn.Module):
         # Channels lie last in memory, so the norm reads them without a copy.
         normed = self.norm(self.conv(points).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return torch.relu(normed) * real
+
+
+class _Context(nn.Module):
+    """(B, C, T, bins) -> (B, C, 1, bins): a linear layer on the mean over the real steps."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(channels), nn.Linear(channels, channels)
+
+    def forward(self, points: Tensor, real: Tensor) -> Tensor:
+        mean = mean_step(points.transpose(1, 2).float(), real[:, 0, :, 0])[:, 0]
+        return self.mix(self.norm(mean.transpose(1, 2))).transpose(1, 2)[:, :, None]

@@ -6,7 +6,7 @@ source is learnt by the mask of its own class; what is no source's class is wron
 
 Which classes a mixture has is not told: those are chosen, one after the other, whose masks cover it best,
 
-    c_k = argmax_c  sum_{t,f} |X(t,f)| max(M_c(t,f), M_{c_1}(t,f), ..., M_{c_{k-1}}(t,f))
+    c_k = argmax_c  sum_{t,f} |X(t,f)|^2 max(M_c(t,f), M_{c_1}(t,f), ..., M_{c_{k-1}}(t,f))
 
 (the greedy way to choose for such a sum, within 1 - 1/e of the best choice: Nemhauser, Wolsey, Fisher 1978), and the
 mixture is shared out among them alone: M_c / sum_k M_{c_k}. A source whose class was taken for another one comes out by
@@ -54,7 +54,7 @@ class ClassMaskHead(MaskHead):
         spectra = to_spectra(mixture, self.stft)
         masks = self._masks(steps_at(stream, spectra.rate, spectra.mask.shape[1]))
         with torch.no_grad():
-            chosen = covering(masks, spectra.zeroed().abs(), self.num_outputs)
+            chosen = covering(masks, spectra.zeroed().abs().square(), self.num_outputs)
             own = _of_classes(masks, chosen)
             own = own / own.sum(1, keepdim=True).clamp(min=_TINY)
             said = self._finished(self._sounds(own, spectra, mixture.mask.shape[1]), mixture)

@@ -27,6 +27,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dense_cnn": {"kind": "dense_cnn", "width": 12, "blocks": 4, "cycle": 2},
     "unet": {"kind": "unet", "channels": [4, 6, 8], "maps": 2},
     "unet_phase": {"kind": "unet", "channels": [4, 6], "maps": 1, "spectra": {"phase": True}},
+    "unet_told": {"kind": "unet", "channels": [4, 6], "maps": 2, "positions": True, "context": True},
+    "dense_cnn_relative": {"kind": "dense_cnn", "width": 12, "spectra": {"relative": True, "phase": True}},
     "frame_cnn": {"kind": "frame_cnn", "width": 12},
     "frame_cnn_motion": {"kind": "frame_cnn", "width": 12, "channels": [4, 8], "motion": True},
     "torchvision_video": {"kind": "torchvision_video", "model": "resnet18"},
@@ -39,9 +41,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 # A step of these sees `encoder.reach` steps to either side of its own, and nothing beyond.
 WIDE = ["stft", "stft_phase", "dense_cnn", "unet", "unet_phase"]
+# A step of these sees means over the whole clip.
+WHOLE = ["unet_told", "dense_cnn_relative"]
 AUDIO = [
     "spectrogram_cnn", "spectrogram_cnn_odd", "tagging_cnn",
-    "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2", *WIDE,
+    "torchvision_audio", "torchvision_audio_wide", "ast", "wav2vec2", *WIDE, *WHOLE,
 ]  # fmt: skip
 FEATURES = ["precomputed", "precomputed_projected"]
 VIDEO = [name for name in SETTINGS if name not in AUDIO + FEATURES]

@@ -136,12 +136,14 @@ def test_gradients_are_finite_and_reach_every_weight(name: str, dtype: torch.dty
 def test_bfloat16_changes_little(name: str) -> None:
     head, mixture = make(name), make_mixture()
     stream = make_stream(mixture, width_of(name))
-    plain = head(stream, mixture).sources
+    plain = head(stream, mixture)
     with torch.autocast("cpu", torch.bfloat16):
-        half = head(stream, mixture).sources
-    assert half.dtype == torch.float32
-    assert (half - plain).norm() < 0.05 * plain.norm()
-    torch.testing.assert_close(half.sum(1), mixture.zeroed(), atol=1e-4, rtol=0)
+        half = head(stream, mixture)
+    assert half.sources.dtype == torch.float32
+    torch.testing.assert_close(half.sources.sum(1), mixture.zeroed(), atol=1e-4, rtol=0)
+    # Of classes that cover a mixture equally well, the last digit chooses.
+    said = (half.masks, plain.masks) if name == "by_class" else (half.sources, plain.sources)
+    assert (said[0] - said[1]).norm() < 0.05 * said[1].norm()
 
 
 @torch.no_grad()

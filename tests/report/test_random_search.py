@@ -88,23 +88,21 @@ def test_the_search_that_is_shipped_makes_its_draws() -> None:
     comparison = load_comparison(path)
     search = comparison.search
     assert search is not None and comparison.split == "val"
-    jobs = {job.row: job.config for job in jobs_of(comparison, path) if job.row.startswith("dense")}
+    jobs = {job.row: job.config for job in jobs_of(comparison, path) if job.row.startswith("class-unet")}
     assert len(jobs) == search.num_draws + 1 == 13
     told = set()
     for number in range(search.num_draws):
-        config, drawn = jobs[f"dense-draw{number:03d}"], draw(search, number)
+        config, drawn = jobs[f"class-unet-draw{number:03d}"], draw(search, number)
         encoder: Any = config.model.encoders["audio"]
-        head: Any = config.model.heads["separation"]
         assert drawn == {
             "training.optimiser.lr": config.training.optimiser.lr,
-            "model.encoders.audio.width": encoder.width,
-            "model.encoders.audio.blocks": encoder.blocks,
+            "model.encoders.audio.channels": list(encoder.channels),
+            "model.encoders.audio.maps": encoder.maps,
             "model.encoders.audio.dropout": encoder.dropout,
-            "model.heads.separation.mask": head.mask,
         }
         assert 3e-4 <= config.training.optimiser.lr <= 3e-3 and config.training.epochs == 5
-        told.add(tuple(drawn.values()))
-    assert len(told) == 12 and {mask for *_, mask in told} == {"sigmoid", "softmax", "relu", "complex"}
+        told.add((encoder.maps, encoder.channels, drawn["training.optimiser.lr"]))
+    assert len(told) == 12 and {maps for maps, *_ in told} == {8, 16, 24}
     # Another draw of the same number would be refused by the run that a first call left behind.
     assert draw(search, 0)["training.optimiser.lr"] == 0.0005512
 
