@@ -1,16 +1,18 @@
 """Masks by class: every class of the data has a mask of its own, and a mixture's classes are found by the masks.
 
 Two sounds come out in no order, so a head with one mask a source has to find out, in training, which output is to
-follow which. Here "dog" is always the mask of dogs. At every point of the spectrum the masks of all classes sum to 1. A
-source is learnt by the mask of its own class; what is no source's class is wrong wherever it takes a share.
+follow which. Here "dog" is always the mask of dogs. At every point (t, f) of the spectrum X the masks M_c of all
+classes sum to 1. Two things are learnt from mixtures whose classes c_1 ... c_S are known: how they share the mixture,
+by the sounds of the masks M_{c_s} / sum_k M_{c_k} (in dB), and that they have it to themselves, by
+
+    missed = - sum_{t,f} |X|^2 log(sum_k M_{c_k}) / sum_{t,f} |X|^2
 
 Which classes a mixture has is not told: those are chosen, one after the other, whose masks cover it best,
 
     c_k = argmax_c  sum_{t,f} |X(t,f)|^2 max(M_c(t,f), M_{c_1}(t,f), ..., M_{c_{k-1}}(t,f))
 
-(the greedy way to choose for such a sum, within 1 - 1/e of the best choice: Nemhauser, Wolsey, Fisher 1978), and the
-mixture is shared out among them alone: M_c / sum_k M_{c_k}. A source whose class was taken for another one comes out by
-that one's mask.
+(the greedy way to choose for such a sum, within 1 - 1/e of the best choice: Nemhauser, Wolsey, Fisher 1978), and share
+the mixture as above. A source whose class was taken for another one comes out by that one's mask.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from mmfusion.spectrum import to_spectra
 from mmfusion.types import InputError, Separated, Stream, Targets
 
 _TINY = 1e-6
+_LEAST = 1e-3  # a share so small counts as none: its logarithm would drown the rest
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,21 @@ class ClassMaskHead(MaskHead):
         if num_classes < num:
             raise InputError(f"by_class: the data has {num_classes} classes, fewer than the {num} signals to come out")
         super().__init__(config, width, num_sources, num_classes)
+        self.class_weight = config.class_weight
 
     def forward(self, stream: Stream, mixture: Stream) -> SeparatedByClass:
         spectra = to_spectra(mixture, self.stft)
         masks = self._masks(steps_at(stream, spectra.rate, spectra.mask.shape[1]))
         with torch.no_grad():
             chosen = covering(masks, spectra.zeroed().abs().square(), self.num_outputs)
-            own = _of_classes(masks, chosen)
-            own = own / own.sum(1, keepdim=True).clamp(min=_TINY)
-            said = self._finished(self._sounds(own, spectra, mixture.mask.shape[1]), mixture)
+            said = self._finished(self._sounds(_among(masks, chosen), spectra, mixture.mask.shape[1]), mixture)
         return SeparatedByClass(said.sources, said.mask, masks, spectra, chosen)
 
     def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean negative dB of the sources that are heard, each by its class's own mask among all classes'.
+        """The mean negative dB of the sources that are heard, by their classes' masks, + class_weight * missed.
 
-        Sources of one class in one mixture are one sound. Figures: `found`, the share of these sources whose class was
-        chosen; `likeness` and `collapse` of what comes out. Zero without sources, or where their classes are not known.
+        Sources of one class in one mixture are one sound. Figures: `missed`; `found`, the share of these sources whose
+        class was chosen; `likeness` and `collapse` of what comes out. Zero without sources, or where no class is known.
         """
         assert isinstance(output, SeparatedByClass)
         sources, classes = targets.sources, targets.source_classes
@@ -75,15 +77,17 @@ class ClassMaskHead(MaskHead):
         with torch.autocast(sources.device.type, enabled=False):
             same = (classes[:, :, None] == classes[:, None]) & heard[:, None]
             wanted = same.float() @ sources.float()
-            estimates = self._sounds(_of_classes(output.masks, classes), output.spectra, sources.shape[2])
+            missed = _missed(output, classes, heard)
+            estimates = self._sounds(_among(output.masks, classes, heard), output.spectra, sources.shape[2])
             estimates = estimates.masked_fill(~output.mask[:, None], 0)
             decibels = signal_to_noise(estimates, wanted, self.objective.measure, self.objective.max_db)
             num = heard.sum().clamp(min=1)
             with torch.no_grad():
                 products = inner_products(output.sources.float(), sources.float())
                 figures = watched(output.sources.float(), products, heard)
+                figures["missed"] = missed.detach()
                 figures["found"] = ((output.chosen[:, None] == classes[..., None]).any(-1) & heard).sum() / num
-        return -torch.where(heard, decibels, 0.0).sum() / num, figures
+        return self.class_weight * missed - torch.where(heard, decibels, 0.0).sum() / num, figures
 
 
 def covering(masks: Tensor, weights: Tensor, num: int) -> Tensor:
@@ -97,6 +101,29 @@ def covering(masks: Tensor, weights: Tensor, num: int) -> Tensor:
         chosen.append(gained.argmax(1))
         covered = torch.maximum(covered, _of_classes(masks, chosen[-1][:, None])[:, 0])
     return torch.stack(chosen, dim=1).sort(dim=1).values
+
+
+def _among(masks: Tensor, classes: Tensor, known: Tensor | None = None) -> Tensor:
+    """(B, S, T, bins): how the classes (B, S) share a mixture; a class counts once, and unknown ones not at all."""
+    own = _of_classes(masks, classes)
+    return own / _together(own, classes, known).clamp(min=_TINY)
+
+
+def _missed(output: SeparatedByClass, classes: Tensor, known: Tensor) -> Tensor:
+    """The mean of `missed` (see above) over the mixtures in which any class is known, a scalar; 0 without any."""
+    power = output.spectra.zeroed().abs().square()
+    together = _together(_of_classes(output.masks, classes), classes, known)[:, 0]
+    lost = -(power * torch.log(together + _LEAST)).sum((1, 2)) / power.sum((1, 2)).clamp(min=_TINY)
+    some = known.any(1)
+    return torch.where(some, lost, 0.0).sum() / some.sum().clamp(min=1)
+
+
+def _together(own: Tensor, classes: Tensor, known: Tensor | None) -> Tensor:
+    """(B, 1, T, bins): the sum of the masks (B, S, T, bins) of the classes (B, S), each class once."""
+    again = torch.tril(classes[:, :, None] == classes[:, None], diagonal=-1)
+    counts = torch.ones_like(classes, dtype=torch.bool) if known is None else known
+    once = counts & ~(again & counts[:, None]).any(2)
+    return (own * once[..., None, None]).sum(1, keepdim=True)
 
 
 def _of_classes(masks: Tensor, classes: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ class MaskConfig:
     by_class: bool = False
     """A mask for every class of the data, learnt from the sources' labels; out come the classes that cover a mixture
     best (heads/class_masks.py). Needs `mask: softmax`."""
+    class_weight: Annotated[float, Field(ge=0)] = 3.0
+    """With `by_class`: dB that count as much as losing a nat of the mixture to classes that are not in it."""
     by_bin: bool = False
     """One small layer that all frequencies share, for a stream whose features are so many numbers for each frequency
     (the unet's); otherwise every feature reaches every frequency."""

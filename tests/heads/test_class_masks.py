@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_tones_are_learnt_by_class_and_told_apart_without_labels() -> None:
         loss, figures = head.told_loss(head(*heard(sources)), targets)
         loss.backward()
         optimiser.step()
-    assert float(figures["found"]) == 1 and float(loss.detach()) < -15
+    assert float(figures["found"]) == 1 and float(loss.detach()) < -10
     unseen = tones(hertz[0], hertz[2])
     with torch.no_grad():
         said = head.eval()(*heard(unseen))
@@ -76,19 +77,40 @@ def test_tones_are_learnt_by_class_and_told_apart_without_labels() -> None:
 
 @torch.no_grad()
 def test_sources_of_one_class_are_one_sound_and_unknown_ones_say_nothing() -> None:
-    head = make(num_sources=3)
+    head, weight = make(num_sources=3), 3.0
     sources = tones(150.0, 400.0, 900.0)
+    joint, last = sources[:, 0] + sources[:, 1], sources[:, 2]
     said = head(*heard(sources))
-    apart, _ = head.told_loss(said, Targets(sources=sources, source_classes=torch.tensor([[1, 1, 2]])))
-    joined = torch.stack([sources[:, 0] + sources[:, 1], sources[:, 2]], dim=1)
-    together, _ = head.told_loss(said, Targets(sources=joined, source_classes=torch.tensor([[1, 2]])))
+
+    def loss(classes: list[int], *given: Tensor) -> Tensor:
+        told, figures = head.told_loss(
+            said, Targets(sources=torch.stack(given, 1), source_classes=torch.tensor([classes]))
+        )
+        return told - weight * figures["missed"]
+
     # The mean is over sources: the joint sound counts twice where it is two of them.
-    single, _ = head.told_loss(said, Targets(sources=joined, source_classes=torch.tensor([[1, -1]])))
-    assert float(apart) == pytest.approx((float(together) * 2 + float(single)) / 3, abs=1e-4)
+    first = loss([1, 1, 2], sources[:, 0], sources[:, 1], last)
+    second = loss([1, 2, 2], joint, last, last)
+    assert float(first + second) == pytest.approx(2 * float(loss([1, 2], joint, last)), abs=1e-4)
+    # A class alone has the mixture to itself.
+    alone = -signal_to_noise(sources.sum(1), joint)
+    assert float(loss([1, -1], joint, last)) == pytest.approx(float(alone), abs=1e-3)
     nothing, _ = head.told_loss(said, Targets(sources=sources, source_classes=torch.tensor([[-1, -1, -1]])))
     assert float(nothing) == 0
     assert float(head.told_loss(said, Targets(sources=sources))[0]) == 0
     assert float(head.told_loss(said, Targets())[0]) == 0
+
+
+def test_what_other_classes_take_is_missed() -> None:
+    """Masks that are the same everywhere: two of four classes have half of every mixture, however loud."""
+    head = make()
+    torch.nn.init.zeros_(head.layers[0].weight)
+    torch.nn.init.zeros_(head.layers[0].bias)
+    sources = torch.cat([tones(150.0, 400.0), 0.01 * tones(400.0, 900.0)])
+    _, figures = head.told_loss(
+        head(*heard(sources)), Targets(sources=sources, source_classes=torch.tensor([[0, 1]] * 2))
+    )
+    assert float(figures["missed"]) == pytest.approx(-math.log(0.5 + 1e-3), abs=1e-4)
 
 
 def test_fewer_classes_than_signals_are_refused() -> None:
