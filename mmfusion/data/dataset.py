@@ -139,7 +139,10 @@ class ClipDataset(Dataset[Example]):
         return values, known
 
     def classes_of(self, clip: Clip, labels: Iterable[str]) -> np.ndarray:
-        """The place of each label among the known ones, int64; -1 for an empty label, and where no labels are known."""
+        """The place of each label among the known ones, int64; -1 for an empty label, and where no labels are known.
+
+        InputError for a label of `clip` that is not among them.
+        """
         known = [self._column(clip, label) if label and self._columns else -1 for label in labels]
         return np.array(known, dtype=np.int64)
 

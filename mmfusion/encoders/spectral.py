@@ -82,9 +82,9 @@ class DenseCnnConfig:
 
 
 class StftEncoder(StepEncoder):
-    """Waveform (B, N) -> compressed spectra (B, T, bins), (B, T, 2 bins) with `phase`. It has no weights.
+    """Waveform (B, N) -> compressed spectra (B, T, layers * bins), see `SpectraConfig.layers`. It has no weights.
 
-    A step sees `reach` steps to either side.
+    A step sees `reach` steps to either side, and the clip's means where `spectra.relative` is set.
     """
 
     def __init__(self, config: StftEncoderConfig) -> None:
@@ -97,11 +97,13 @@ class StftEncoder(StepEncoder):
 
 
 class DenseCnn(StepEncoder):
-    """Waveform (B, N) -> (B, T, width), one step a spectrum. A step sees `reach` steps to either side.
+    """Waveform (B, N) -> (B, T, width), one step a spectrum.
+
+    A step sees `reach` steps to either side, and the clip's means where `spectra.relative` is set.
 
     Pre-activation residual blocks (He et al. 2016), x + W relu(norm(x)), whose convolution is one matrix product over
     the steps t - d, t, t + d side by side, so that bfloat16 speeds it. Layer norm over each step's own features:
-    nothing depends on the length of the clip, and what is not real is zero for every layer.
+    nothing else depends on the length of the clip, and what is not real is zero for every layer.
     """
 
     def __init__(self, config: DenseCnnConfig) -> None:

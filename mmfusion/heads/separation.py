@@ -39,7 +39,7 @@ class MaskConfig:
     """Units of a ReLU layer before the masks; None for a linear layer."""
     by_class: bool = False
     """A mask for every class of the data, learnt from the sources' labels; out come the classes that cover a mixture
-    best (heads/class_masks.py). Needs `mask: softmax`."""
+    best (heads/class_masks.py). Needs `mask: softmax`; of `loss` it takes `measure` and `max_db`."""
     class_weight: Annotated[float, Field(ge=0)] = 3.0
     """With `by_class`: dB that count as much as losing a nat of the mixture to classes that are not in it."""
     by_bin: bool = False
@@ -103,7 +103,7 @@ SeparationConfig = MaskConfig | ConvTasNetConfig
 
 
 class _Separation(nn.Module):
-    """What both heads share: how many signals come out, that they sum to the mixture, and their loss."""
+    """What all heads share: how many signals come out, that they sum to the mixture, and their loss."""
 
     def __init__(self, config: SeparationConfig, num_sources: int) -> None:
         super().__init__()
@@ -149,8 +149,8 @@ class MaskHead(_Separation):
     """Masks on the mixture's complex spectra: e_s = inverse STFT (M_s X), M (B, T, S, bins) from the stream's features.
 
     The stream may have any rate: a spectrum is masked by the step in which its middle lies. STFT, masks and the way
-    back are float32, also under autocast. `width` is the stream's number of features a step. InputError when `by_bin`
-    does not fit it.
+    back are float32, also under autocast. `width` is the stream's number of features a step; there are as many masks as
+    signals come out, or `num_masks`. InputError when `by_bin` does not fit it.
     """
 
     def __init__(self, config: MaskConfig, width: int, num_sources: int, num_masks: int | None = None) -> None:
@@ -177,8 +177,8 @@ class MaskHead(_Separation):
         with torch.autocast(masks.device.type, enabled=False):
             return to_sound(masks * spectra.data[:, None], self.stft, num_samples, spectra.mask[:, None])
 
-    def _masks(self, steps: Tensor) -> Tensor:
-        """Features (B, T, F) -> masks (B, S, T, bins) in float32, complex where they are."""
+    def _logits(self, steps: Tensor) -> Tensor:
+        """Features (B, T, F) -> (B, S, T, bins) in float32, complex where the masks are."""
         if self.by_bin:
             said = self.layers(steps.unflatten(-1, (-1, self.stft.num_bins)).transpose(2, 3)).float()
             said = said.unflatten(-1, self.shape).permute(0, 3, 4, 1, 2)
@@ -186,7 +186,13 @@ class MaskHead(_Separation):
             said = self.layers(steps).float().unflatten(-1, (*self.shape, -1)).permute(0, 2, 3, 1, 4)
         if self.mask == "complex":
             return torch.complex(said[:, :, 0], said[:, :, 1])
-        said = said[:, :, 0]
+        return said[:, :, 0]
+
+    def _masks(self, steps: Tensor) -> Tensor:
+        """Features (B, T, F) -> masks (B, S, T, bins) in float32, complex where they are."""
+        said = self._logits(steps)
+        if self.mask == "complex":
+            return said
         if self.mask == "softmax":
             return said.softmax(1)
         return said.relu() if self.mask == "relu" else said.sigmoid()
