@@ -14,7 +14,7 @@ from mmfusion.encoders.unet import Unet, UnetConfig
 from mmfusion.types import Stream
 
 RATE, LENGTH = 16000, 32000
-QUIET = {"kind": "unet", "channels": [4, 6, 8], "maps": 2}
+SMALL = {"kind": "unet", "channels": [4, 6, 8], "maps": 2}
 
 
 def sound(data: Tensor, padded: int = 0) -> Stream:
@@ -28,7 +28,7 @@ def tone(hertz: float) -> Tensor:
 
 def unet(**more: Any) -> Unet:
     torch.manual_seed(0)
-    return Unet(validate(UnetConfig, {**QUIET, **more}, "test")).eval()
+    return Unet(validate(UnetConfig, {**SMALL, **more}, "test")).eval()
 
 
 def test_relative_levels_are_zero_where_a_sound_is_steady_and_rise_where_something_happens() -> None:

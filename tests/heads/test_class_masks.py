@@ -66,13 +66,12 @@ def test_tones_are_learnt_by_class_and_told_apart_without_labels() -> None:
         loss, figures = head.told_loss(head(*heard(sources)), targets)
         loss.backward()
         optimiser.step()
-    assert float(figures["found"]) == 1 and float(loss.detach()) < -10
+    assert float(figures["found"]) == 1 and float(loss.detach() - 3.0 * figures["missed"]) < -15
     unseen = tones(hertz[0], hertz[2])
     with torch.no_grad():
         said = head.eval()(*heard(unseen))
     assert isinstance(said, SeparatedByClass) and said.chosen.tolist() == [[0, 2]]
-    before = signal_to_noise(unseen.sum(1, keepdim=True).expand_as(unseen), unseen)
-    assert (signal_to_noise(said.sources, unseen) - before > 12).all()
+    assert (signal_to_noise(said.sources, unseen) > 15).all()
 
 
 @torch.no_grad()

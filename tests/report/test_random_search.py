@@ -102,7 +102,8 @@ def test_the_search_that_is_shipped_makes_its_draws() -> None:
         }
         assert 3e-4 <= config.training.optimiser.lr <= 3e-3 and config.training.epochs == 5
         told.add((encoder.maps, encoder.channels, drawn["training.optimiser.lr"]))
-    assert len(told) == 12 and {maps for maps, *_ in told} == {8, 16, 24}
+    assert len(told) == len({rate for *_, rate in told}) == 12
+    assert {maps for maps, *_ in told} == {8, 16, 24} and len({channels for _, channels, _ in told}) == 3
     # Another draw of the same number would be refused by the run that a first call left behind.
     assert draw(search, 0)["training.optimiser.lr"] == 0.0005512
 
