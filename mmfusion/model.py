@@ -19,10 +19,10 @@ from mmfusion.encoders.recurrent import Recurrent, RecurrentConfig
 from mmfusion.fusion.build import FusionConfig, build_fusion
 from mmfusion.fusion.late import LateConfig, Mix, MixConfig
 from mmfusion.fusion.weights import FixedWeights, TunedWeights
-from mmfusion.heads.build import build_separation
 from mmfusion.heads.caption import CaptionConfig, CaptionHead
 from mmfusion.heads.labels import LabelHead, LabelsConfig
 from mmfusion.heads.separation import ConvTasNetConfig, MaskConfig, SeparationConfig
+from mmfusion.heads.separation_build import build_separation
 from mmfusion.language.causal import load_causal
 from mmfusion.language.fused import (
     DeepLanguage,

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mmfusion.config import validate
-from mmfusion.heads.build import build_separation
 from mmfusion.heads.class_masks import ClassMaskHead, SeparatedByClass, covering
 from mmfusion.heads.separation import MaskConfig
+from mmfusion.heads.separation_build import build_separation
 from mmfusion.heads.separation_losses import signal_to_noise
 from mmfusion.types import InputError, Stream, Targets
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mmfusion.config import validate
-from mmfusion.heads.build import build_separation
 from mmfusion.heads.separation import ConvTasNetConfig, MaskConfig, steps_at
+from mmfusion.heads.separation_build import build_separation
 from mmfusion.types import InputError, Separator, Stream, Targets
 
 RATE, WIDTH = 2000.0, 6
