@@ -20,6 +20,7 @@ from mmfusion.types import InputError, Stream
 
 LEAN = 0.4  # of a hop
 PITCHES = 10  # steps from the lowest to the plain pitch, and from that to the highest
+KNOTS = 4  # where a random filter's gains are drawn
 SCALE = 4.0  # puts the logarithm of ordinary sounds near 1
 
 
@@ -38,6 +39,9 @@ class SpecAugmentConfig:
     pitch: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Largest share by which all frequencies of a clip are raised or lowered (Jaitly & Hinton 2013, "Vocal tract length
     perturbation", with one factor for all frequencies)."""
+    filter_db: Annotated[float, Field(ge=0)] = 0.0
+    """Each clip is heard through a random filter: gains of at most so many dB up or down at four bands, evenly spaced
+    from the lowest to the highest, and straight lines between them (Nam et al. 2022, "FilterAugment", linear type)."""
 
 
 @configclass
@@ -87,7 +91,10 @@ class LogMel(nn.Module):
             power = spectrum.real.square() + spectrum.imag.square()
             if self.training and self.config.augment.pitch:
                 bank = self._transposed(raw.rate, raw.data.device)[torch.randint(2 * PITCHES + 1, (len(power),))]
-            stream = Stream(torch.log1p(power @ bank / self.config.floor) / SCALE, mask, 1 / self.config.hop_s)
+            mels = power @ bank
+            if self.training and self.config.augment.filter_db:
+                mels = mels * random_filters(len(mels), mels.shape[2], self.config.augment.filter_db, mels.device)
+            stream = Stream(torch.log1p(mels / self.config.floor) / SCALE, mask, 1 / self.config.hop_s)
             if self.config.normalize == "clip":
                 stream = normalize_clips(stream)
             if self.training:
@@ -174,6 +181,12 @@ def spec_augment(stream: Stream, config: SpecAugmentConfig) -> Stream:
         widest = round(config.time_width_s * stream.rate)
         data = data.masked_fill(_random_block(stream.lengths, data.shape[1], widest).unsqueeze(2), 0.0)
     return stream.with_data(data)
+
+
+def random_filters(num: int, bands: int, most_db: float, device: torch.device) -> Tensor:
+    """(num, 1, bands): factors on the power of each band, for as many clips; `SpecAugmentConfig.filter_db` says how."""
+    knots = (2 * torch.rand(num, 1, KNOTS, device=device) - 1) * most_db
+    return 10 ** (nn.functional.interpolate(knots, size=bands, mode="linear", align_corners=True) / 10)
 
 
 def _random_block(lengths: Tensor, size: int, widest: int) -> Tensor:

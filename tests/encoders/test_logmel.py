@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfusion.encoders.logmel import LogMel, LogMelConfig, SpecAugmentConfig, frames_per_step, spec_augment
+from mmfusion.encoders.logmel import (
+    LogMel,
+    LogMelConfig,
+    SpecAugmentConfig,
+    frames_per_step,
+    random_filters,
+    spec_augment,
+)
 from mmfusion.types import InputError, Stream
 
 
@@ -95,6 +102,35 @@ def test_pitch_is_for_training_and_leaves_silence_alone() -> None:
     model, data = LogMel(LogMelConfig(augment=SpecAugmentConfig(pitch=0.2))), noise(1, 8000)
     torch.testing.assert_close(model.eval()(sound(data)).data, LogMel(LogMelConfig())(sound(data)).data)
     assert not model.train()(sound(torch.zeros(2, 8000))).data.any()
+
+
+@given(most=st.floats(0.5, 20))
+@settings(max_examples=10, deadline=None)
+def test_random_filters_are_straight_lines_between_four_gains(most: float) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        gains = 10 * random_filters(500, 13, most, torch.device("cpu")).log10().squeeze(1)
+    assert gains.shape == (500, 13)
+    corners = gains[:, ::4]
+    assert corners.abs().max() <= most * (1 + 1e-5) and corners.max() > 0.95 * most and corners.min() < -0.95 * most
+    assert corners.mean().abs() < 0.1 * most and not torch.equal(corners[:, 0], corners[:, 1])
+    for part in range(3):
+        steps = torch.arange(5) / 4
+        line = corners[:, part, None] * (1 - steps) + corners[:, part + 1, None] * steps
+        torch.testing.assert_close(gains[:, 4 * part : 4 * part + 5], line, atol=1e-4 * most, rtol=0)
+
+
+def test_a_filter_changes_the_power_of_whole_bands_in_training_only() -> None:
+    config = LogMelConfig(augment=SpecAugmentConfig(filter_db=6.0))
+    model, data = LogMel(config), noise(50, 8000)
+    plain = LogMel(LogMelConfig())(sound(data)).data
+    torch.testing.assert_close(model.eval()(sound(data)).data, plain)
+    heard = model.train()(sound(data)).data
+    power, filtered = torch.expm1(plain.double() * 4), torch.expm1(heard.double() * 4)
+    gains = 10 * (filtered / power).log10()
+    torch.testing.assert_close(gains, gains[:, :1].expand_as(gains), atol=0.01, rtol=0)
+    assert 5 < gains.abs().max() <= 6.01 and gains.std(0).min() > 1
+    assert not model(sound(torch.zeros(2, 8000))).data.any()
 
 
 def test_spec_augment_in_training_only() -> None:
