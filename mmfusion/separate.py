@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import torch
 from mmfusion.data.inputs import WaveformInput
 from mmfusion.data.media import Tally, open_wav, stream_sound
 from mmfusion.data.raw import Raw
-from mmfusion.heads.separation import SeparationConfig
+from mmfusion.heads.class_masks import ClassMaskHead
+from mmfusion.heads.separation import MaskConfig, SeparationConfig
 from mmfusion.predict import Predictor
 from mmfusion.separate_join import Joined
-from mmfusion.separate_record import Record, source_names
+from mmfusion.separate_record import Record, class_names, source_names
 from mmfusion.training.run import Run
 from mmfusion.types import Clip, InputError, Separated
 
@@ -53,9 +55,43 @@ class Windows:
         return max(size, 2 * overlap), overlap
 
 
-def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windows: Windows, head: str | None = None
-                   ) -> Iterator[dict[str, Any]]:  # fmt: skip
+@dataclass(frozen=True)
+class Asked:
+    """Which classes are known to be in the files; and whether something else may be. For heads with a mask a class.
+
+    InputError when one class is to be alone, and when two would be written to one file.
+    """
+
+    classes: tuple[str, ...]
+    rest: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.classes) == 1 and not self.rest:
+            raise InputError(f"--classes: {self.classes[0]!r} alone would be given the whole file; add --rest")
+        self.names()
+
+    def names(self) -> list[str]:
+        """The files that are written."""
+        return class_names([*self.classes, "rest"] if self.rest else self.classes)
+
+    def places(self, run: Run, head: str) -> list[int]:
+        """Where the classes stand among the run's. InputError for one that is not there, and a head without them."""
+        config, known = run.config.model.heads[head], run.labels()
+        if not (isinstance(config, MaskConfig) and config.by_class):
+            raise InputError(f"{run.folder}: --classes: the head {head} has no mask a class (by_class)")
+        for name in self.classes:
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                raise InputError(f"{run.folder}: --classes: {name!r} is no class of the run{hint}")
+        return [known.index(name) for name in self.classes]
+
+
+def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windows: Windows, head: str | None = None,
+                   asked: Asked | None = None) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Writes `out/<name>/source<k>.wav` (32-bit float, mono, at the model's sample rate) of each file; a dict a file.
+
+    With classes asked for: `out/<name>/<class>.wav` of each, and `rest.wav` where that is.
 
     `path`, `sources` (the files written), `duration_s`, `warnings` (what could not be decoded while the rest could);
     the same is in `out/<name>/separated.json`. Or `path` and `error` with one reason. `head` is needed where the run
@@ -65,7 +101,7 @@ def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windo
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1:
             raise InputError(f"{path}: the sources of two files would go into the folder {Path(out) / name}")
-    separator = FileSeparator(run, head)
+    separator = FileSeparator(run, head, asked)
     windows.samples(separator.sample_rate_hz)
     for path in paths:
         try:
@@ -77,10 +113,11 @@ def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windo
 class FileSeparator:
     """A run's model with one of its separation heads: the only one, or the one called `head`.
 
-    InputError when the run has none of that name, or several and none was named, or cannot be used.
+    InputError when the run has none of that name, or several and none was named, or cannot be used; and when
+    classes are asked for that the run has no masks for.
     """
 
-    def __init__(self, run: Run, head: str | None = None) -> None:
+    def __init__(self, run: Run, head: str | None = None, asked: Asked | None = None) -> None:
         heads = {name: each for name, each in run.config.model.heads.items() if isinstance(each, SeparationConfig)}
         if not heads:
             raise InputError(f"{run.folder}: has no separation head")
@@ -93,6 +130,8 @@ class FileSeparator:
         way = run.config.data.inputs[self.input]
         assert isinstance(way, WaveformInput)  # a run is not made otherwise
         self.sample_rate_hz = way.sample_rate_hz
+        self.asked = asked
+        self.classes = asked.places(run, self.name) if asked else []
         self.predictor = Predictor(run)
 
     def separate(self, path: Path, folder: Path, windows: Windows) -> dict[str, Any]:
@@ -117,7 +156,7 @@ class FileSeparator:
             writers: list[Any] = []
             for block in blocks:
                 if not writers:
-                    names = source_names(len(block))
+                    names = self.asked.names() if self.asked else source_names(len(block))
                     record.claim(names)
                     opened = (open_wav(record.folder / name, self.sample_rate_hz) for name in names)
                     writers = [stack.enter_context(each) for each in opened]
@@ -133,7 +172,7 @@ class FileSeparator:
         Why something of these could not be read is added to `flaws`, once.
         """
         size, overlap = windows.samples(self.sample_rate_hz)
-        joined = Joined(overlap)
+        joined = Joined(overlap, ordered=self.asked is not None)
         for number, sound in enumerate(cut(sounds, size, size - overlap)):
             start_s = number * (size - overlap) / self.sample_rate_hz
             inputs, reasons = self._inputs(path, sound, start_s)
@@ -159,7 +198,13 @@ class FileSeparator:
         """(S, N) of the mixture among the inputs."""
         batch, model = self.predictor.batch(inputs), self.predictor.model
         with torch.inference_mode():
-            said = model.decide(model.fusion(model.encode(batch)), batch)[self.name]
+            fused = model.fusion(model.encode(batch))
+            if self.asked is None:
+                said = model.decide(fused, batch)[self.name]
+            else:
+                (stream,), head = fused.values(), model.heads[self.name]
+                assert isinstance(head, ClassMaskHead)
+                said = head.sounds_of(stream, batch.inputs[self.input], self.classes, self.asked.rest)
         assert isinstance(said, Separated)
         return said.sources[0].cpu().numpy()
 

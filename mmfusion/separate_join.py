@@ -27,10 +27,13 @@ _KEPT, _FADING = 0.5, 0.9
 
 
 class Joined:
-    """Windows of sources (S, N) as one long piece: `add` gives what is final, `held` is what waits for the next one."""
+    """Windows of sources (S, N) as one long piece: `add` gives what is final, `held` is what waits for the next one.
 
-    def __init__(self, overlap: int) -> None:
-        self.overlap = overlap
+    `ordered`: all windows name their sources in the same order, so that none are dealt out.
+    """
+
+    def __init__(self, overlap: int, ordered: bool = False) -> None:
+        self.overlap, self.ordered = overlap, ordered
         self.held: np.ndarray | None = None
         self._heard = Heard()
         edge = overlap // 4
@@ -40,9 +43,10 @@ class Joined:
     def add(self, window: np.ndarray) -> np.ndarray:
         """(S, M): all up to the last `overlap` samples of the window, which is longer than that unless it is alone."""
         before = self.held
-        if before is not None:
-            window = window[self._heard.order(before, window)]
-        self._heard.add(window)
+        if not self.ordered:
+            if before is not None:
+                window = window[self._heard.order(before, window)]
+            self._heard.add(window)
         if before is not None:
             faded = before + self._weight * (window[:, : self.overlap] - before)
             window = np.concatenate([faded, window[:, self.overlap :]], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,16 @@ def source_names(num: int) -> list[str]:
     """Names of the files of `num` sources, numbered from 1 with equal width: sorted, they are in their order."""
     width = len(str(num))
     return [f"source{number:0{width}d}.wav" for number in range(1, num + 1)]
+
+
+def class_names(sounds: Sequence[str]) -> list[str]:
+    """Names of the files of sounds that are called like their classes. InputError when two would go into one file."""
+    names = [re.sub(r"[^\w.-]+", "_", sound) for sound in sounds]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            both = f"{sounds[names.index(name)]!r} and {sounds[place]!r}"
+            raise InputError(f"--classes: {both} would both go into {name}.wav")
+    return [f"{name}.wav" for name in names]
 
 
 class Record:

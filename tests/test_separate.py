@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfusion.separate import Windows, cut
+from mmfusion.separate import Asked, Windows, cut
 from mmfusion.separate_join import Heard, Joined
 from mmfusion.separate_record import NAME, Record, source_names
 from mmfusion.spectrum import StftConfig, to_sound, to_spectra
@@ -55,6 +55,30 @@ def test_sources_keep_their_places_when_windows_name_them_in_another_order() -> 
         blocks.append(joined.add(window if number == 0 else window[generator.permutation(3)]))
     whole = np.concatenate([*blocks, joined.held], axis=1)  # type: ignore[list-item]
     np.testing.assert_allclose(whole, sources, atol=1e-5)
+
+
+def test_sources_in_a_known_order_keep_it_whatever_they_sound_like() -> None:
+    """Every window gives the outputs' signals anew, so that by likeness they would be dealt out otherwise."""
+    first, joined = noise(2, 200), Joined(40, ordered=True)
+    before = joined.add(first)
+    swapped = np.concatenate([first[::-1, 160:], noise(2, 160, seed=1)], axis=1)
+    after = joined.add(swapped)
+    np.testing.assert_array_equal(before, first[:, :160])
+    np.testing.assert_allclose(after[:, 30:40], swapped[:, 30:40], atol=1e-6)
+    np.testing.assert_array_equal(joined.held, swapped[:, 160:])
+
+
+def test_files_of_classes_are_called_like_them() -> None:
+    assert Asked(("Rain, heavy", "dog")).names() == ["Rain_heavy.wav", "dog.wav"]
+    assert Asked(("dog",), rest=True).names() == ["dog.wav", "rest.wav"]
+    with pytest.raises(InputError, match=r"'dog' alone would be given the whole file; add --rest"):
+        Asked(("dog",))
+    with pytest.raises(InputError, match=r"'a b' and 'a/b' would both go into a_b.wav"):
+        Asked(("a b", "a/b"))
+    with pytest.raises(InputError, match=r"'rest' and 'rest' would both go into rest.wav"):
+        Asked(("rest", "dog"), rest=True)
+    with pytest.raises(InputError, match=r"'dog' and 'dog' would both"):
+        Asked(("dog", "dog"))
 
 
 def test_silence_in_the_overlap_leaves_the_order_alone() -> None:

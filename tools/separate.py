@@ -1,5 +1,7 @@
 """Separates mixtures into their sources, written as wav files to OUT/<name of the mixture>/source<k>.wav.
 
+With --classes, to OUT/<name of the mixture>/<class>.wav; with --rest too, what else is heard to rest.wav there.
+
 Any media file with sound, of any length. A file that cannot be read is reported with its reason, the others are still
 done, and the exit status is 2. What a file holds but cannot be read in part is a warning on standard error and in
 OUT/<name of the mixture>/separated.json.
@@ -22,15 +24,21 @@ def main() -> int:
     parser.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (default: the training's)")
     parser.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: a quarter of one)")
     parser.add_argument("--head", metavar="NAME", help="the separation head, where the run has several")
+    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS",
+                        help="the classes that the files have, one file each (heads with a mask a class)")  # fmt: skip
+    parser.add_argument("--rest", action="store_true", help="with --classes: other things may be heard, in rest.wav")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     given = parser.parse_args()
 
-    from mmfusion.separate import Windows, as_text, separate_files
+    from mmfusion.separate import Asked, Windows, as_text, separate_files
     from mmfusion.training.run import Run
 
+    if given.rest and not given.classes:
+        parser.error("--rest is for --classes")
+    asked = Asked(tuple(given.classes), given.rest) if given.classes else None
     run, failed = Run.open(given.run), False
     windows = Windows.of(run, given.window, given.overlap)
-    for found in separate_files(run, given.mixtures, given.out, windows, given.head):
+    for found in separate_files(run, given.mixtures, given.out, windows, given.head, asked):
         failed |= "error" in found
         for warning in found.get("warnings", []):
             print(f"warning: {found['path']}: {warning}", file=sys.stderr)

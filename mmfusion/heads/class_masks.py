@@ -17,6 +17,7 @@ the mixture as above. A source whose class was taken for another one comes out b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,20 @@ class ClassMaskHead(MaskHead):
             chosen = covering(logits.softmax(1), spectra.zeroed().abs().square(), self.num_outputs)
             said = self._finished(self._sounds(_among(logits, chosen), spectra, mixture.mask.shape[1]), mixture)
         return SeparatedByClass(said.sources, said.mask, logits, spectra, chosen)
+
+    def sounds_of(self, stream: Stream, mixture: Stream, classes: Sequence[int], rest: bool = False) -> Separated:
+        """The sounds of classes that are known to be heard (no one twice), in this order: nothing is chosen.
+
+        They share all of the mixture; with `rest` the sound of class c is M_c X, and what the masks of other classes
+        claim comes after them as one more signal.
+        """
+        spectra = to_spectra(mixture, self.stft)
+        logits = self._logits(steps_at(stream, spectra.rate, spectra.mask.shape[1]))
+        masks = (logits if rest else logits[:, list(classes)]).softmax(1)
+        if rest:
+            masks = masks[:, list(classes)]
+            masks = torch.cat([masks, 1 - masks.sum(1, keepdim=True)], dim=1)
+        return self._finished(self._sounds(masks, spectra, mixture.mask.shape[1]), mixture)
 
     def told_loss(self, output: Separated, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean negative dB of the sources that are heard, by their classes' masks, + class_weight * missed.

@@ -72,6 +72,13 @@ def test_tones_are_learnt_by_class_and_told_apart_without_labels() -> None:
         said = head.eval()(*heard(unseen))
     assert isinstance(said, SeparatedByClass) and said.chosen.tolist() == [[0, 2]]
     assert (signal_to_noise(said.sources, unseen) > 15).all()
+    with torch.no_grad():
+        stems = head.sounds_of(*heard(unseen), [2, 1], rest=True).sources
+        shared = head.sounds_of(*heard(unseen), [2, 0]).sources
+    assert (signal_to_noise(shared[:, [1, 0]], unseen) > 15).all()
+    assert (signal_to_noise(stems[:, [2, 0]], unseen) > 15).all(), "the class that was not asked for is in the rest"
+    assert float(stems[:, 1].square().mean() / unseen.sum(1).square().mean()) < 0.01
+    torch.testing.assert_close(stems.sum(1), unseen.sum(1), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
