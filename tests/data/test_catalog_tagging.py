@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmfusion.data.catalog.audioset import Segment, read_segments
+from mmfusion.data.catalog.prepared import read_arrays
 from mmfusion.data.catalog.registry import prepare_set, settings
 from mmfusion.data.features import read_features
 from mmfusion.data.manifest import read_manifest
@@ -132,7 +133,7 @@ def openmic_set(root: Path) -> Path:
         truth[row, column], mask[row, column] = value, True
     root.mkdir(parents=True)
     np.savez(root / "openmic-2018.npz", X=np.arange(6 * 10 * 4, dtype=np.uint8).reshape(6, 10, 4), Y_true=truth,
-             Y_mask=mask, sample_key=np.array(keys))  # fmt: skip
+             Y_mask=mask, sample_key=np.array(keys, dtype=object))  # fmt: skip
     (root / "class-map.json").write_text(json.dumps({"banjo": 1, "accordion": 0, "cello": 2}))
     (root / "partitions").mkdir()
     (root / "partitions" / "split01_train.csv").write_text("\n".join(keys[:4]) + "\n")
@@ -155,6 +156,39 @@ def test_openmic_knows_what_was_rated(tmp_path: Path) -> None:
     assert rate == 1.0 and np.array_equal(data, np.arange(80, 120, dtype=np.float32).reshape(10, 4))
 
 
+@pytest.mark.parametrize("dtype", [object, str, bytes])
+def test_keys_are_read_however_they_are_stored(dtype: type, tmp_path: Path) -> None:
+    keys = np.array([["a", "Ü"], ["", "c d"]]) if dtype is not bytes else np.array([b"a", b"b"])
+    np.savez(tmp_path / "a.npz", keys=keys.astype(dtype), other=np.arange(3))
+    found = read_arrays(tmp_path / "a.npz", ("keys", "other"), texts=["keys"])
+    assert found["keys"].dtype.kind == "U" and found["keys"].tolist() == keys.astype(str).tolist()
+    assert found["other"].tolist() == [0, 1, 2]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("evil"),)
+
+
+@pytest.mark.parametrize("objects", [[Evil()], [1, 2], [b"a"], [print]])
+def test_a_pickle_that_holds_more_than_texts_is_refused_and_not_run(
+    objects: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "a.npz", keys=np.array(objects, dtype=object))
+    with pytest.raises(InputError, match=r"a\.npz: not a readable .npz file: .*texts"):
+        read_arrays(tmp_path / "a.npz", ("keys",), texts=["keys"])
+    assert not (tmp_path / "evil").exists()
+
+
+def test_openmic_ratings_that_are_no_numbers(shared_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(shared_data / "mirdata_openmic_irmas_samples" / "openmic2018", tmp_path / "set")
+    table = tmp_path / "set" / "openmic-2018-aggregated-labels.csv"
+    table.write_text(table.read_text().replace("0.17104999999999998", "much"))
+    with pytest.raises(InputError, match=r"labels.csv: row \d+: relevance: 'much\d*' is no number"):
+        prepare_set("openmic", tmp_path / "set", tmp_path / "out", settings("openmic", ()))
+
+
 def test_openmic_from_its_files(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "mirdata_openmic_irmas_samples" / "openmic2018"
     made = prepare_set("openmic", root, tmp_path, settings("openmic", ["val_share=0"]))
@@ -169,16 +203,22 @@ def test_irmas(shared_data: Path, tmp_path: Path) -> None:
     shutil.copytree(shared_data / "mirdata_openmic_irmas_samples" / "irmas", root)
     for n in range(1, 8):
         for part in (1, 2):
-            touch(root / "IRMAS-TrainingData" / "pia" / f"[pia][nod][jaz_blu]{n:04d}__{part}.wav")
+            # Both forms of the set: with a number in front where drums are spoken of, and without.
+            name = f"[pia][cla]{n:04d}__{part}" if n % 2 else f"{n + 90:03d}__[pia][nod][jaz_blu]{n:04d}__{part}"
+            touch(root / "IRMAS-TrainingData" / "pia" / f"{name}.wav")
+    touch(root / "IRMAS-TrainingData" / "pia" / "001__[org][nod][cla]0009__1.wav")
     touch(root / "IRMAS-TrainingData" / "pia" / "piano.wav")
     touch(root / "IRMAS-TestingData-Part1" / "Part1" / "no note-1.wav")
     made = prepare_set("irmas", root, tmp_path / "out", settings("irmas", ["val_share=0.3"]))
     assert made.counts == ({"train": 11, "val": 4, "test": 1},)
-    assert set(made.remarks.values()) == {("pia/piano.wav",), ("no note-1.wav",)}
+    odd = ("pia/001__[org][nod][cla]0009__1.wav", "pia/piano.wav")
+    assert set(made.remarks.values()) == {odd, ("no note-1.wav",)}
     clips = read_manifest(made.manifests[0]).clips
     (test,) = [clip for clip in clips if clip.split == "test"]
     assert test.labels == ("electric guitar", "voice") and test.group == "test piece 02 - And The Body Will Die"
     assert Counter(clip.labels for clip in clips if clip.split != "test") == {("piano",): 14, ("clarinet",): 1}
+    told = {(clip.group, clip.genre) for clip in clips if clip.labels == ("piano",)}
+    assert told == {(f"piece pia {n:04d}", "cla" if n % 2 else "jaz_blu") for n in range(1, 8)}
 
 
 def test_nsynth_shares_no_instrument(tmp_path: Path) -> None:

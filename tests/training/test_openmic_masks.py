@@ -30,7 +30,11 @@ def openmic(root: Path, fill: float) -> Path:
     (root / "partitions").mkdir(parents=True)
     truth = np.where(mask, relevance, fill)
     np.savez(
-        root / "openmic-2018.npz", X=features.astype(np.uint8), Y_true=truth, Y_mask=mask, sample_key=np.array(keys)
+        root / "openmic-2018.npz",
+        X=features.astype(np.uint8),
+        Y_true=truth,
+        Y_mask=mask,
+        sample_key=np.array(keys, object),
     )
     (root / "class-map.json").write_text(json.dumps({name: number for number, name in enumerate(CLASSES)}))
     (root / "partitions" / "split01_train.csv").write_text("\n".join(keys[:16]) + "\n")

@@ -1,9 +1,9 @@
 """IRMAS (Bosch, Janer, Fuhrmann, Herrera 2012): the predominant instrument of a piece of music, eleven classes.
 
-Training: 6,705 excerpts of 3 s in a folder a class, `[cla][nod][jaz_blu]0189__2.wav`: one instrument each, with or
-without drums, and a genre. Test: 2,874 excerpts of 5 to 20 s in three parts, each with a .txt of one or more
-instruments. Excerpts of one piece share their number, or in the test parts their name up to the last "-"; the piece is
-the group.
+Training: 6,705 excerpts of 3 s in a folder a class: one instrument each, a genre, and in some with or without drums,
+`[cla][cla]0189__2.wav` or, mostly where drums are spoken of, with a number in front, `008__[cel][nod][cla]0058__1.wav`.
+Test: 2,874 excerpts of 5 to 20 s in three parts, each with a .txt of one or more instruments. Excerpts of one piece
+share the number after the brackets, or in the test parts their name up to the last "-"; the piece is the group.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASSES = {
 }  # fmt: skip
 TRAINING, TESTING = "IRMAS-TrainingData", "IRMAS-TestingData-Part*"
 GENRES = ("cou_fol", "cla", "pop_roc", "lat_sou", "jaz_blu")
-_PIECE = re.compile(r"(?:\[[^\]]*\])*\s*(?P<piece>\d+)__\d+$")
+_FORM = re.compile(r"(?:\d+__)?\[(?P<class>[^\]]*)\](?P<tags>(?:\[[^\]]*\])*)\s*(?P<piece>\d+)__\d+$")
 
 
 @configclass
@@ -51,8 +51,8 @@ def _training(folder: Path, out: Path, config: IrmasConfig) -> tuple[list[Clip],
     for short, name in CLASSES.items():
         pieces: dict[str, list[Path]] = {}
         for file in sorted((folder / short).glob("*.wav")):
-            found = _PIECE.match(file.stem)
-            if found is None or not file.stem.startswith(f"[{short}]"):
+            found = _FORM.match(file.stem)
+            if found is None or found["class"] != short:
                 odd.append(f"{short}/{file.name}")
             else:
                 pieces.setdefault(f"{short} {found['piece']}", []).append(file)

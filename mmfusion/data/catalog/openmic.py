@@ -40,7 +40,7 @@ class OpenmicConfig:
 def prepare(root: Path, out: Path, config: OpenmicConfig) -> Prepared:
     """Writes `out/manifest.jsonl` and the embeddings (10, 128) as the stream `vggish`. InputError as usual."""
     names = _names(root / CLASSES)
-    arrays = read_arrays(root / ARCHIVE, ("X", "Y_true", "Y_mask", "sample_key")) if (root / ARCHIVE).exists() else None
+    arrays = _arrays(root / ARCHIVE)
     ratings = _from_archive(root / ARCHIVE, arrays, names) if arrays else _from_table(root / RATED, names)
     artists = _artists(root / METADATA)
     split_of = _splits(root / "partitions", sorted(ratings), artists, config)
@@ -67,6 +67,11 @@ def prepare(root: Path, out: Path, config: OpenmicConfig) -> Prepared:
     return write_set({out / "manifest.jsonl": clips}, remarks)
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The published arrays; the keys are stored as objects there."""
+    return read_arrays(path, ("X", "Y_true", "Y_mask", "sample_key"), texts=["sample_key"]) if path.exists() else None
+
+
 def _names(path: Path) -> list[str]:
     numbered = read_object(path)
     if sorted(numbered.values()) != list(range(len(numbered))):
@@ -89,7 +94,10 @@ def _from_table(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]
     for number, row in enumerate(read_table(path, ("sample_key", "instrument", "relevance")), start=1):
         if row["instrument"] not in names:
             raise InputError(f"{path}: row {number}: instrument: {row['instrument']!r} is not in {CLASSES}")
-        found.setdefault(row["sample_key"], {})[row["instrument"]] = float(row["relevance"])
+        try:
+            found.setdefault(row["sample_key"], {})[row["instrument"]] = float(row["relevance"])
+        except ValueError as error:
+            raise InputError(f"{path}: row {number}: relevance: {row['relevance']!r} is no number") from error
     return found
 
 

@@ -15,6 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from mmfusion.config import to_tree
+from mmfusion.data.catalog.texts import read_texts
 from mmfusion.data.manifest import write_manifest
 from mmfusion.types import Clip, InputError
 
@@ -73,14 +74,17 @@ def count_splits(clips: Sequence[Clip]) -> dict[str, int]:
     return {split: found[split] for split in (*_SPLITS, *found) if split in found}
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named arrays of a .npz file. InputError names the file, and the array that is missing."""
+def read_arrays(path: Path, names: Sequence[str], texts: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The named arrays of a .npz file. InputError names the file, and the array that is missing.
+
+    Those in `texts` hold texts, which may be stored as objects.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             for name in names:
                 if name not in arrays:
                     raise InputError(f"{path}: {name}: array is missing")
-            return {name: arrays[name] for name in names}
+            return {name: read_texts(path, name) if name in texts else arrays[name] for name in names}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
