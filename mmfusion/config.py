@@ -147,8 +147,9 @@ def _override(tree: DictConfig, override: str, path: str | Path) -> DictConfig:
 def _explain(error: ValidationError, schema: Any, tree: Any) -> str:
     first = min(error.errors(), key=lambda e: (e["type"] == "missing", len(e["loc"])))
     loc = first["loc"]
-    place = _dotted(loc, tree)
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+    place = _dotted(loc, tree, ends_in_name=unknown or first["type"] == "missing")
+    if unknown:
         return f"{place}: unknown key{_suggestion(str(loc[-1]), _names_at(schema, loc[:-1]))}"
     message = first["msg"][0].lower() + first["msg"][1:]
     given = first.get("input")
@@ -156,15 +157,18 @@ def _explain(error: ValidationError, schema: Any, tree: Any) -> str:
     return f"{place}: {message}{shown}"
 
 
-def _dotted(loc: tuple[int | str, ...], tree: Any) -> str:
-    """The location in the user's own file: pydantic adds the tags of unions, which stand nowhere in it."""
+def _dotted(loc: tuple[int | str, ...], tree: Any, ends_in_name: bool) -> str:
+    """The location in the user's own file: pydantic adds the tags of unions, which stand nowhere in it.
+
+    Nor does a name that is missing there: whether the last part is a name or may be a tag has to be said.
+    """
     parts: list[str] = []
     node = tree
     for position, part in enumerate(loc):
         inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
         if inside:
             node = node[part]  # type: ignore[index]
-        elif position < len(loc) - 1:
+        elif position < len(loc) - 1 or not ends_in_name:
             continue
         parts.append(str(part))
     return ".".join(parts) or "the file"

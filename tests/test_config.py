@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmfusion.config import configclass, load, load_tree, save, to_tree
 from mmfusion.training.run import RunConfig
@@ -23,6 +23,12 @@ class Round:
 class Square:
     kind: Literal["square"] = "square"
     sides: tuple[int, ...] = (1, 2)
+
+    @model_validator(mode="after")
+    def _is_square(self) -> Any:
+        if len(set(self.sides)) > 2:
+            raise ValueError("three sides differ")
+        return self
 
 
 @configclass
@@ -70,6 +76,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("name: 3\n", "c.yaml: name: input should be a valid string, got 3"),
         ("rate: 1\n", "c.yaml: name: field required"),
         ("name: a\nmore: {x: {kind: round, sides: [1]}}\n", "more.x.sides: unknown key (valid here: kind, radius)"),
+        ("name: a\nmore: {x: {kind: square, sides: [1, 2, 3]}}\n", "c.yaml: more.x: value error, three sides"),
         ("name: a\nmore: {x: {kind: square, sides: [1.5]}}\n", "more.x.sides.0: input should be a valid integer"),
         ("name: a\nshape: {kind: oval}\n", "c.yaml: shape: input tag 'oval'"),
         ("name: [a\n", "c.yaml: not a readable YAML file"),

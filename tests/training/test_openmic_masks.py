@@ -29,13 +29,8 @@ def openmic(root: Path, fill: float) -> Path:
     features[:, :, : len(CLASSES)] = (255 * relevance)[:, None]
     (root / "partitions").mkdir(parents=True)
     truth = np.where(mask, relevance, fill)
-    np.savez(
-        root / "openmic-2018.npz",
-        X=features.astype(np.uint8),
-        Y_true=truth,
-        Y_mask=mask,
-        sample_key=np.array(keys, object),
-    )
+    arrays = {"X": features.astype(np.uint8), "Y_true": truth, "Y_mask": mask}
+    np.savez(root / "openmic-2018.npz", **arrays, sample_key=np.array(keys, object))
     (root / "class-map.json").write_text(json.dumps({name: number for number, name in enumerate(CLASSES)}))
     (root / "partitions" / "split01_train.csv").write_text("\n".join(keys[:16]) + "\n")
     (root / "partitions" / "split01_test.csv").write_text("\n".join(keys[16:]) + "\n")
