@@ -37,14 +37,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from mmfusion.activity import score_events
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.windows import WindowReader
-from mmfusion.describe import Row, Said, describe, join_windows, mean_chances, window_rows
+from mmfusion.describe import Row, Said, describe, join_windows, window_rows
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.search import SearchConfig
 from mmfusion.metrics.captions import caption_metrics
-from mmfusion.metrics.events import Event, event_metrics, events_of, segment_metrics
 from mmfusion.metrics.labels import label_metrics
 from mmfusion.metrics.ranking import ranking_metrics
 from mmfusion.model import FusionModel
@@ -52,11 +52,9 @@ from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material, batches_of, open_material
-from mmfusion.types import THRESHOLD, Clip, InputError
+from mmfusion.types import Clip, InputError
 
 Thresholds = Mapping[str, Mapping[str, float]]
-EVENT_COLLAR_S = 1.0
-"""how far an event's edges may be off, which are known to the second"""
 
 
 def evaluate(
@@ -127,7 +125,7 @@ def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip]
         "clips": manifest.fingerprint(clips),
         "manifest": manifest.file_hash(),
         **score_labels(rows, run, labels, thresholds),
-        **score_events(rows, labels, thresholds),
+        **score_events(rows, labels, levels_of(thresholds, "activity", labels), run.config.events),
         **score_sources(rows, run.config),
     }
     try:
@@ -277,30 +275,6 @@ def levels_of(thresholds: Thresholds | None, name: str, labels: Sequence[str]) -
 def chances_of(rows: Sequence[Row], name: str, labels: Sequence[str]) -> np.ndarray:
     """(N, C): what a label head says of each row."""
     return np.array([[row[name][label] for label in labels] for row in rows], dtype=float)
-
-
-def score_events(rows: Sequence[Row], labels: Sequence[str], thresholds: Thresholds | None = None) -> dict[str, Any]:
-    """{"activity": {"segment_based", "event_based"}} over the clips of which it is known what happens when.
-
-    Segments are seconds; an event is a run of seconds in which a class is active, and its edges may be off by
-    `EVENT_COLLAR_S`, the longer for the end of a long event (half of its length). {} without anything to compare.
-    """
-    timed = [row for row in rows if "activity" in row and "events" in row["truth"]]
-    references = [
-        Event(row["id"], start_s, end_s, label) for row in timed for label, start_s, end_s in row["truth"]["events"]
-    ]
-    if not references:
-        return {}
-    levels = levels_of(thresholds, "activity", labels) or THRESHOLD
-    estimates, lengths_s = [], {}
-    for row in timed:
-        chances = mean_chances(labels, row["activity"])
-        estimates += events_of(chances, 1.0, labels, levels, row["id"])
-        lengths_s[row["id"]] = max([float(len(chances)), *(end_s for *_, end_s in row["truth"]["events"])])
-    # A class of which nothing is said scores 0: an epoch that says nothing yet can be compared with one that does.
-    segments = segment_metrics(references, estimates, 1.0, lengths_s, labels, zero_score=True)
-    events = event_metrics(references, estimates, EVENT_COLLAR_S, labels=labels, zero_score=True)
-    return {"activity": {"num_clips": len(timed), "segment_based": segments, "event_based": events}}
 
 
 def _with_ranks(figures: dict[str, Any], ranks: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import torch
 
+from mmfusion.activity import events_in
 from mmfusion.data.features import read_features
 from mmfusion.data.media import MediaInfo, probe, reach_s
 from mmfusion.data.raw import Raw
 from mmfusion.data.windows import Aggregate, spans
-from mmfusion.describe import Row, Said, describe, join_windows, mean_chances
+from mmfusion.describe import Row, Said, describe, join_windows
 from mmfusion.language.grounding import Grounded
-from mmfusion.metrics.events import events_of
 from mmfusion.predictor import Predictor
 from mmfusion.training.run import Run, RunConfig
 from mmfusion.types import THRESHOLD, Clip, InputError
@@ -189,7 +189,7 @@ def _labels(predictor: Predictor, said: Said, end_s: float, fitting: bool) -> Ro
     found |= {"thresholds": tuned[head]} if head in tuned and fitting else {}
     if "activity" in row:
         levels = [tuned.get("activity", {}).get(name, THRESHOLD) for name in labels]
-        events = events_of(mean_chances(labels, row["activity"]), 1.0, labels, levels)
+        events = events_in(row["activity"], labels, levels, predictor.config.events)
         timed = [(event.onset_s, min(event.offset_s, end_s), event.label) for event in events if event.onset_s < end_s]
         found["activity"] = row["activity"]
         found["events"] = [{"start_s": start, "end_s": end, "label": label} for start, end, label in sorted(timed)]

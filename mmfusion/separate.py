@@ -108,6 +108,8 @@ def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windo
             yield separator.separate(Path(path), Path(out) / Path(path).stem, windows)
         except InputError as error:
             yield {"path": str(path), "error": " ".join(str(error).split())}
+        except Exception as error:  # one odd file must not cost the others their sources
+            yield {"path": str(path), "error": f"{path}: cannot be separated: {type(error).__name__}: {error}"}
 
 
 class FileSeparator:

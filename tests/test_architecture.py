@@ -18,7 +18,7 @@ LEVELS = {
     "encoders": 1, "fusion": 1, "heads": 1, "language": 1, "data": 1, "metrics": 1,
     "model": 2,
     "training": 3, "describe": 3, "evaluate": 3, "predictor": 3, "predict": 3, "ensemble": 3, "export": 3,
-    "separate": 3, "separate_join": 3, "separate_record": 3, "separated": 3,
+    "activity": 3, "separate": 3, "separate_join": 3, "separate_record": 3, "separated": 3,
     "report": 4, "live": 4,
 }  # fmt: skip
 

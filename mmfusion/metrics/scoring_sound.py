@@ -21,10 +21,14 @@ ONSET_COLUMNS: dict[int, tuple[int, ...]] = {3: (0,), 4: (1,), 5: (2, 1), 6: (2,
 
 
 def score_separation(
-    references_path: str | Path, estimates_path: str | Path, permute_by: PermuteBy = "si_sdr"
+    references_path: str | Path,
+    estimates_path: str | Path,
+    permute_by: PermuteBy = "si_sdr",
+    mixture_path: str | Path | None = None,
 ) -> dict[str, Any]:
-    """`separation_metrics` of two folders with as many wav files each; the mixture is the sum of the references.
+    """`separation_metrics` of two folders with as many wav files each.
 
+    The mixture, over which improvements are counted, is the sum of the references unless a wav file of it is given.
     Files are taken in the order of their names, channels averaged (`num_channels`), and all must have one sample rate
     (`sample_rate_hz`) and one length. `per_source` names the file of each reference and of its estimate. InputError
     names what cannot be read or does not fit.
@@ -35,8 +39,9 @@ def score_separation(
             f"{references_path} holds {len(files[0])} wav files and {estimates_path} {len(files[1])}: "
             "as many estimates as references are needed"
         )
-    rates, channels, signals = zip(*(read_wav(file) for file in (*files[0], *files[1])), strict=True)
-    for file, rate, signal in zip((*files[0], *files[1]), rates, signals, strict=True):
+    every = [*files[0], *files[1], *([] if mixture_path is None else [Path(mixture_path)])]
+    rates, channels, signals = zip(*(read_wav(file) for file in every), strict=True)
+    for file, rate, signal in zip(every, rates, signals, strict=True):
         if rate != rates[0] or len(signal) != len(signals[0]):
             raise InputError(
                 f"{file}: has {len(signal)} samples at {rate} Hz, "
@@ -44,7 +49,8 @@ def score_separation(
             )
     num = len(files[0])
     names = [file.name for file in files[0]]
-    result = separation_metrics(np.stack(signals[:num]), np.stack(signals[num:]), None, names, permute_by)
+    mixture = None if mixture_path is None else signals[-1]
+    result = separation_metrics(np.stack(signals[:num]), np.stack(signals[num : 2 * num]), mixture, names, permute_by)
     for row in result["per_source"].values():
         row["estimate"] = files[1][row["estimate"]].name
     return {**result, "sample_rate_hz": rates[0], "num_channels": max(channels)}

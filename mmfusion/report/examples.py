@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmfusion.evaluate import Row, read_rows
+from mmfusion.evaluate import Row, Thresholds, read_rows
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.heads.separation import SeparationConfig
 from mmfusion.report.comparison import Job
+from mmfusion.training.run import Run
 from mmfusion.types import THRESHOLD
 
 TOP = 4
@@ -52,8 +53,9 @@ def find_examples(jobs: Sequence[Job], groups: Mapping[str, str], split: str, nu
     """`number` clips of the first fold and seed that every row answered; `groups` maps clip to group where known."""
     first = [job for job in jobs if (job.fold, job.seed) == (jobs[0].fold, jobs[0].seed)]
     told = {job.row: (job, {row["id"]: row for row in _rows(job, split)}) for job in first}
+    levels = {job.row: Run(job.config.folder, job.config).thresholds() for job in first}
     shared = [clip for clip in next(iter(told.values()))[1] if all(clip in rows for _, rows in told.values())]
-    decided = {clip: [_decisions(job, rows[clip]) for job, rows in told.values()] for clip in shared}
+    decided = {clip: [decisions(job, rows[clip], levels[job.row]) for job, rows in told.values()] for clip in shared}
     chosen = choose(shared, {clip: _difference(decided[clip]) for clip in shared}, groups, number)
     return [_example(clip, told, len(set(decided[clip])) > 1) for clip in chosen]
 
@@ -86,22 +88,25 @@ def _rows(job: Job, split: str) -> list[Row]:
     return read_rows(job.config.folder / f"predictions.{split}.jsonl")
 
 
-def _heads(job: Job, row: Row) -> Iterator[tuple[Any, Any]]:
-    """(configuration, what it said) of every head that said classes or sentences."""
+def _heads(job: Job, row: Row) -> Iterator[tuple[str, Any, Any]]:
+    """(name, configuration, what it said) of every head that said classes or sentences."""
     for name, head in job.config.model.heads.items():
         if name in row and not isinstance(head, SeparationConfig):
-            yield head, row[name]
+            yield name, head, row[name]
 
 
-def _decisions(job: Job, row: Row) -> tuple[Any, ...]:
-    """What would be acted on: classes, and sentences."""
-    return tuple(_decided(head, said) if isinstance(head, LabelsConfig) else said for head, said in _heads(job, row))
+def decisions(job: Job, row: Row, levels: Thresholds) -> tuple[Any, ...]:
+    """What would be acted on, a head at a time: classes, by the thresholds that the run has tuned, and sentences."""
+    return tuple(
+        _decided(head, said, levels.get(name, {})) if isinstance(head, LabelsConfig) else said
+        for name, head, said in _heads(job, row)
+    )
 
 
-def _decided(head: LabelsConfig, chances: Mapping[str, float]) -> frozenset[str]:
+def _decided(head: LabelsConfig, chances: Mapping[str, float], levels: Mapping[str, float]) -> frozenset[str]:
     if head.target == "single":
         return frozenset([max(chances, key=lambda label: chances[label])])
-    return frozenset(label for label, chance in chances.items() if chance >= THRESHOLD)
+    return frozenset(label for label, chance in chances.items() if chance >= levels.get(label, THRESHOLD))
 
 
 def _difference(decisions: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
@@ -120,7 +125,7 @@ def _example(clip: str, told: Mapping[str, tuple[Job, Mapping[str, Row]]], diffe
 def _answer(job: Job, row: Row, truth: tuple[str, ...] | None) -> Answer:
     guesses: list[Guess] = []
     captions: list[str] = []
-    for head, said in _heads(job, row):
+    for _, head, said in _heads(job, row):
         if isinstance(head, LabelsConfig):
             falling = sorted(said.items(), key=lambda pair: -pair[1])[:TOP]
             guesses += [Guess(label, chance, None if truth is None else label in truth) for label, chance in falling]

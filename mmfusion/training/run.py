@@ -29,6 +29,7 @@ from typing import Any, Literal, cast
 from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
+from mmfusion.activity import EventsConfig
 from mmfusion.config import configclass, load, save, to_tree
 from mmfusion.data.inputs import DataConfig, WaveformInput
 from mmfusion.data.sampler import Sampling
@@ -138,6 +139,8 @@ class RunConfig:
     search: SearchConfig = Field(default_factory=BeamConfig)
     windows: WindowsConfig | None = None
     """evaluate and predict long clips in windows (label heads only); null sees the first `data.max_duration_s`"""
+    events: EventsConfig = EventsConfig()
+    """what heads with per_second hear, as events"""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")

@@ -8,7 +8,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from mmfusion.evaluate import predict_clips, score_captions, score_events, score_labels
+from mmfusion.activity import score_events
+from mmfusion.evaluate import predict_clips, score_captions, score_labels
 from mmfusion.separated import score_sources
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material
@@ -29,7 +30,8 @@ def validate(model: Any, material: Material, run: Run, accelerator: Accelerator)
     figures: list[dict[str, float]] = [{}]
     if accelerator.is_main_process:
         labels = material.facts.labels
-        scored = {**score_labels(rows, run, labels), **score_events(rows, labels), **score_sources(rows, config)}
+        scored = {**score_labels(rows, run, labels), **score_events(rows, labels, None, config.events)}
+        scored |= score_sources(rows, config)
         figures = [{**losses, **flatten({**scored, **score_captions(rows, run)})}]
     broadcast_object_list(figures)
     return figures[0]

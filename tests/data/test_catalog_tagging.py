@@ -269,8 +269,21 @@ def test_audioset_segments(shared_data: Path, tmp_path: Path) -> None:
     (root / "eval_segments.csv").write_text("-0RWZT-miFs, early, 430.000, x\n")
     with pytest.raises(InputError, match=r"eval_segments\.csv:1: must read YTID"):
         prepare_set("audioset", root, tmp_path / "out", settings("audioset", [f"media={media}"]))
-    with pytest.raises(InputError, match="give media=FOLDER"):
-        prepare_set("audioset", root, tmp_path / "out", settings("audioset", ()))
+
+
+def test_audioset_without_media_says_what_segments_there_are(shared_data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "balanced_train_segments.csv").write_text(SEGMENTS)
+    (root / "eval_segments.csv").write_text('-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw,/m/none"\n')
+    shutil.copy(shared_data / "audioset_labels" / "audioset_ontology.json", root / "ontology.json")
+    made = prepare_set("audioset", root, tmp_path / "out", settings("audioset", ()))
+    assert [path.name for path in made.manifests] == ["segments.train.jsonl", "segments.test.jsonl"]
+    assert made.counts == ({"train": 2}, {"test": 1}) and made.remarks == {"classes without a name": ("/m/none",)}
+    train, test = ([json.loads(line) for line in path.read_text().splitlines()] for path in made.manifests)
+    labels = ["Domestic animals, pets", "Squeak"]
+    assert train[0] == {"id": "--4gqARaEJE_0", "video": "--4gqARaEJE", "start_s": 0, "end_s": 10, "labels": labels}
+    assert test[0]["labels"] == ["Keys jangling"]
 
 
 def test_audioset_embeddings(shared_data: Path, tmp_path: Path) -> None:

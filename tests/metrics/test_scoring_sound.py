@@ -63,6 +63,21 @@ def test_separation_of_folders(root: Path, tmp_path: Path, sources: np.ndarray) 
     assert table[-3].split()[:2] == ["a.wav", "b.wav"]
 
 
+def test_improvements_are_over_the_mixture_that_is_given(root: Path, tmp_path: Path, sources: np.ndarray) -> None:
+    truth = write_wavs(tmp_path / "truth", sources)
+    said = write_wavs(tmp_path / "said", sources + 0.05 * sources.sum(0))
+    noisy = sources.sum(0) + np.random.default_rng(1).normal(0, 0.2, 4000).astype(np.float32)
+    wavfile.write(tmp_path / "mixture.wav", RATE_HZ, noisy)
+    folders = ("--references", truth, "--estimates", said, "--mixture", tmp_path / "mixture.wav")
+    result = json.loads(tool(root, "separation", *folders, "--json").stdout)
+    plain, direct = score_separation(truth, said), separation_metrics(sources, sources + 0.05 * sources.sum(0), noisy)
+    assert result["si_sdri"] == direct["si_sdri"] > plain["si_sdri"] + 1
+    assert result["si_sdr"] == plain["si_sdr"]
+    wavfile.write(tmp_path / "mixture.wav", RATE_HZ, noisy[:100])
+    with pytest.raises(InputError, match=r"mixture\.wav: has 100 samples"):
+        score_separation(truth, said, mixture_path=tmp_path / "mixture.wav")
+
+
 def test_golden_folders(shared_data: Path) -> None:
     folder = shared_data / "golden" / "separation"
     result = score_separation(folder / "ref02", folder / "est02")
@@ -122,6 +137,10 @@ def test_event_lists_by_the_tool(root: Path, tmp_path: Path) -> None:
     assert result["segment_based"]["f1_micro"] == pytest.approx(2 * 6 / (9 + 6))
     assert result["intersection_based"]["f1_macro"] == pytest.approx(2 * 2 / (2 * 2 + 1))
     lengths = write_text(tmp_path / "lengths.tsv", "filename\tduration", "a.wav\t20", "b.wav\t20.0")
+    finer = json.loads(tool(root, "events", "--references", truth, "--estimates", said, "--resolution", "0.1",
+                            "--collar", "0.5", "--json").stdout)  # fmt: skip
+    assert finer == score_events(truth, said, None, 0.1, 0.5)
+    assert (finer["segment_based"]["resolution_s"], finer["event_based"]["collar_s"]) == (0.1, 0.5)
     longer = score_events(truth, said, lengths)["segment_based"]
     assert longer["f1_micro"] == result["segment_based"]["f1_micro"]
     assert longer["accuracy"] == pytest.approx(37 / 40)

@@ -14,7 +14,7 @@ from mmfusion.data.features import write_features
 from mmfusion.data.manifest import write_manifest
 from mmfusion.data.media import write_picture, write_sound
 from mmfusion.report.comparison import Job
-from mmfusion.report.examples import choose
+from mmfusion.report.examples import choose, decisions
 from mmfusion.report.footage import outline
 from mmfusion.report.page import as_markup, write_page
 from mmfusion.report.palette import looks
@@ -158,6 +158,14 @@ def test_choice_of_clips() -> None:
     assert choose(clips, difference, groups, 1)[0] in ("c6", "c7")
     assert choose(clips[:3], difference, {}, 6) == clips[:3]
     assert choose([], {}, {}, 6) == []
+
+
+def test_decisions_are_those_of_the_tuned_thresholds(tmp_path: Path) -> None:
+    _, (job, *_) = make_comparison(tmp_path, seeds=[0], rows={"a": {"set": {"model.heads.labels.target": "multi"}}},
+                                   reference=[])  # fmt: skip
+    row = {"id": "c0", "labels": {"bell": 0.4, "rain": 0.6}}
+    assert decisions(job, row, {}) == (frozenset(["rain"]),)
+    assert decisions(job, row, {"labels": {"bell": 0.3, "rain": 0.7}}) == (frozenset(["bell"]),)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,25 @@ def test_a_long_file_is_separated_into_sources_that_sum_to_it(trained: Run, tmp_
     assert not (tmp_path / "out" / "nothing").exists()
 
 
+def test_one_odd_file_does_not_cost_the_others_their_sources(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_sound(tmp_path / f"{name}.wav", np.random.default_rng(0).uniform(-0.1, 0.1, RATE), RATE)
+    separate = FileSeparator.separate
+
+    def broken(self: FileSeparator, path: Path, folder: Path, windows: Windows) -> dict[str, Any]:
+        if path.stem == "a":
+            raise RuntimeError("odd")
+        return separate(self, path, folder, windows)
+
+    monkeypatch.setattr(FileSeparator, "separate", broken)
+    paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    first, second = separate_files(trained, paths, tmp_path / "out", Windows.of(trained))
+    assert first["error"] == f"{tmp_path}/a.wav: cannot be separated: RuntimeError: odd"
+    assert len(second["sources"]) == 2
+
+
 def test_what_cannot_be_separated_is_said(trained: Run, sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="need 0 < overlap <= window / 2"):
         Windows.of(trained, 2.0, 1.5)

@@ -12,10 +12,11 @@ import pytest
 from tiny_run import config_of, write_set
 from tiny_sounds import LABELS, LENGTHS_S, SIZES, tagger_of, write_sounds
 
+from mmfusion.activity import EventsConfig, score_events
 from mmfusion.config import load, save
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.ensemble import evaluate_ensemble
-from mmfusion.evaluate import chances_of, evaluate, label_truth, read_rows, score_events
+from mmfusion.evaluate import chances_of, evaluate, label_truth, read_rows
 from mmfusion.metrics.labels import label_metrics
 from mmfusion.metrics.resampled import label_statistic
 from mmfusion.metrics.thresholds import tune_thresholds
@@ -104,12 +105,28 @@ def test_true_activity_has_perfect_figures(run: Run) -> None:
         for label, start_s, end_s in row["truth"]["events"]:
             said[label][int(start_s) : int(np.ceil(end_s))] = [1.0] * (int(np.ceil(end_s)) - int(start_s))
         rows.append({**row, "activity": said})
-    figures = score_events(rows, LABELS)["activity"]
+    figures = score_events(rows, LABELS, None, EventsConfig())["activity"]
     assert figures["segment_based"]["f1_micro"] == 1 and figures["segment_based"]["error_rate"] == 0
     assert figures["event_based"]["f1_micro"] == 1 and figures["event_based"]["error_rate"] == 0
     silent = [{**row, "activity": {label: [0.0] * 6 for label in LABELS}} for row in rows]
-    assert score_events(silent, LABELS)["activity"]["segment_based"]["error_rate"] == 1
-    assert score_events([{**row, "truth": {**row["truth"], "events": []}} for row in rows], LABELS) == {}
+    assert score_events(silent, LABELS, None, EventsConfig())["activity"]["segment_based"]["error_rate"] == 1
+    unknown = [{**row, "truth": {**row["truth"], "events": []}} for row in rows]
+    assert score_events(unknown, LABELS, None, EventsConfig()) == {}
+
+
+def test_gaps_and_specks_go_where_the_run_says_so() -> None:
+    """Of 13 seconds, 0-5 and 6-9 are said with one at 11; the truth is 1-9."""
+    said = {"rain": [1.0] * 5 + [0.0] + [1.0] * 3 + [0.0, 0.0, 1.0, 0.0]}
+    row = {"id": "a", "activity": said, "truth": {"events": [("rain", 1.0, 9.0)]}}
+
+    def figures(**more: float) -> dict[str, Any]:
+        return score_events([row], ["rain"], None, EventsConfig(**more))["activity"]["event_based"]
+
+    assert (figures()["num_estimated"], figures()["f1_micro"]) == (3, 0.5)
+    assert figures(min_gap_s=2)["num_estimated"] == 2 and figures(min_gap_s=2)["f1_micro"] == pytest.approx(2 / 3)
+    assert figures(min_gap_s=2, min_length_s=2)["f1_micro"] == 1
+    assert figures(median_s=3)["f1_micro"] == 1
+    assert figures(median_s=3, collar_s=0.5)["f1_micro"] == 0
 
 
 def test_thresholds_come_from_validation_and_decide(run: Run) -> None:

@@ -34,7 +34,7 @@ VGGISH_RATE = 1.0
 class AudiosetConfig:
     media: str | None = None
     """Folder of the clips at any depth: `<id>`, `<id>_<start>`, `<id>_<start>_<end>` or `Y<id>...`, start and end in
-    seconds or milliseconds; each file one segment."""
+    seconds or milliseconds; each file one segment. null says what segments there are, and writes no manifest."""
     embeddings: str | None = None
     """npz of VGGish embeddings below the root, read as the stream `vggish`."""
     unbalanced: bool = False
@@ -70,11 +70,14 @@ class Segment:
 
 
 def prepare(root: Path, out: Path, config: AudiosetConfig) -> Prepared:
-    """Writes `out/manifest.jsonl` of the segments that have a file or an embedding. InputError as usual."""
+    """Writes `out/manifest.jsonl` of the segments that have a file or an embedding, or what segments there are.
+
+    Without media and embeddings that is `out/segments.<split>.jsonl`. InputError as usual.
+    """
     if config.embeddings is not None:
         return _from_embeddings(root, out, config)
     if config.media is None:
-        raise InputError("audioset: give media=FOLDER of clips, or embeddings=FILE.npz; a manifest needs media")
+        return _write_segments(root, out, config)
     names, files = class_names(root), find_media(Path(config.media))
     clips, missing, unnamed = [], [], set()
     for part, path in _tables(root, config):
@@ -91,6 +94,23 @@ def prepare(root: Path, out: Path, config: AudiosetConfig) -> Prepared:
         raise InputError(f"{config.media}: holds no file of any segment (the first would be {missing[:1]})")
     remarks = {"segments without a file": missing, "classes without a name": sorted(unnamed)}
     return write_set({out / "manifest.jsonl": _draw(clips, "train", "val", config.val_share, config)}, remarks)
+
+
+def _write_segments(root: Path, out: Path, config: AudiosetConfig) -> Prepared:
+    """Of every segment, a line: id, video, start_s, end_s and the names of its classes. Nothing validates yet."""
+    names, unnamed = class_names(root), set[str]()
+    lines: dict[str, list[str]] = {}
+    for part, path in _tables(root, config):
+        for segment in read_segments(path):
+            unnamed |= {mid for mid in segment.mids if mid not in names}
+            tree = {"id": segment.id, "video": segment.video, "start_s": segment.start_s, "end_s": segment.end_s,
+                    "labels": [names[mid] for mid in segment.mids if mid in names]}  # fmt: skip
+            lines.setdefault(part, []).append(json.dumps(tree, ensure_ascii=False) + "\n")
+    for part, own in lines.items():
+        (out / f"segments.{part}.jsonl").write_text("".join(own), encoding="utf-8")
+    counts = tuple({part: len(own)} for part, own in lines.items())
+    told = {"classes without a name": tuple(sorted(unnamed))} if unnamed else {}
+    return Prepared(tuple(out / f"segments.{part}.jsonl" for part in lines), counts, told)
 
 
 def read_segments(path: Path) -> Iterator[Segment]:
