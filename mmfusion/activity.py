@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from mmfusion.config import configclass
 from mmfusion.describe import Row, mean_chances
 from mmfusion.metrics.events import Event, event_metrics, events_of, segment_metrics
+from mmfusion.metrics.intersection import Criteria, operating_point, psds
 from mmfusion.types import THRESHOLD
+
+NUM_THRESHOLDS = 50
 
 
 @configclass
@@ -40,18 +45,38 @@ def score_events(rows: Sequence[Row], labels: Sequence[str], levels: Sequence[fl
 
     Segments are seconds; what is compared are events as `events_in` finds them. {} without anything to compare.
     """
-    timed = [row for row in rows if "activity" in row and "events" in row["truth"]]
-    references = [
-        Event(row["id"], start_s, end_s, label) for row in timed for label, start_s, end_s in row["truth"]["events"]
-    ]
+    timed, references, lengths_s = _told(rows)
     if not references:
         return {}
-    estimates, lengths_s = [], {}
-    for row in timed:
-        num_seconds = len(mean_chances(labels, row["activity"]))
-        estimates += events_in(row["activity"], labels, levels, config, row["id"])
-        lengths_s[row["id"]] = max([float(num_seconds), *(end_s for *_, end_s in row["truth"]["events"])])
+    estimates = [event for row in timed for event in events_in(row["activity"], labels, levels, config, row["id"])]
     # A class of which nothing is said scores 0: an epoch that says nothing yet can be compared with one that does.
     segments = segment_metrics(references, estimates, 1.0, lengths_s, labels, zero_score=True)
     events = event_metrics(references, estimates, config.collar_s, labels=labels, zero_score=True)
     return {"activity": {"num_clips": len(timed), "segment_based": segments, "event_based": events}}
+
+
+def score_all_thresholds(rows: Sequence[Row], labels: Sequence[str], config: EventsConfig) -> dict[str, Any]:
+    """{"psds", ...}: the score of `metrics.intersection.psds` with its defaults, from thresholds 0.01, 0.03, ... 0.99.
+
+    It does not depend on which threshold is the best one. With what it was computed by; {} without anything to compare.
+    """
+    timed, references, lengths_s = _told(rows)
+    if not references:
+        return {}
+    points, criteria = [], Criteria()
+    for level in np.linspace(0.01, 0.99, NUM_THRESHOLDS):
+        levels = [float(level)] * len(labels)
+        said = [event for row in timed for event in events_in(row["activity"], labels, levels, config, row["id"])]
+        points.append(operating_point(references, said, criteria, lengths_s, labels))
+    return {"psds": psds(points), **asdict(criteria), "num_thresholds": NUM_THRESHOLDS}
+
+
+def _told(rows: Sequence[Row]) -> tuple[list[Row], list[Event], dict[str, float]]:
+    """The rows of which it is known what happens when, the true events, and {clip: seconds}."""
+    timed = [row for row in rows if "activity" in row and "events" in row["truth"]]
+    events = [Event(row["id"], start, end, label) for row in timed for label, start, end in row["truth"]["events"]]
+    lengths_s = {}
+    for row in timed:
+        num_seconds = max((len(said) for said in row["activity"].values()), default=0)
+        lengths_s[row["id"]] = max([float(num_seconds), *(end_s for *_, end_s in row["truth"]["events"])])
+    return timed, events, lengths_s

@@ -37,7 +37,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from mmfusion.activity import score_events
+from mmfusion.activity import score_all_thresholds, score_events
 from mmfusion.data.manifest import Manifest
 from mmfusion.data.windows import WindowReader
 from mmfusion.describe import Row, Said, describe, join_windows, window_rows
@@ -128,6 +128,8 @@ def keep_scores(rows: Iterable[Row], run: Run, split: str, clips: Sequence[Clip]
         **score_events(rows, labels, levels_of(thresholds, "activity", labels), run.config.events),
         **score_sources(rows, run.config),
     }
+    if "activity" in metrics:
+        metrics["activity"]["intersection_based"] = score_all_thresholds(rows, labels, run.config.events)
     try:
         metrics |= score_captions(rows, run, seen or None)
     except InputError as error:

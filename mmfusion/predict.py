@@ -138,6 +138,8 @@ def predict_file(predictor: Predictor, path: Path | None, asked: Asked) -> dict[
     fitting = asked.fits_thresholds(predictor.config)
     if not fitting and predictor.label_head in predictor.thresholds:
         warnings.append(f"{predictor.label_head}: thresholds were tuned on other windows than these, so 0.5 decides")
+    if predictor.silent_heads:
+        warnings.append(f"{', '.join(predictor.silent_heads)}: not said; one label head and one caption head answer")
     found |= _labels(predictor, said, end_s, fitting) | _captions([extra for *_, extra in parts], asked)
     if asked.window_s is not None:
         found["windows"] = [_window(predictor, *part) for part in parts]

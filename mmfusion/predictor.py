@@ -48,6 +48,8 @@ class Predictor:
         heads = config.model.heads.items()
         self.label_head = next((name for name, head in heads if isinstance(head, LabelsConfig)), None)
         self.caption_head = next((name for name, head in heads if isinstance(head, CaptionConfig)), None)
+        speaking = [name for name, head in heads if isinstance(head, LabelsConfig | CaptionConfig)]
+        self.silent_heads = [name for name in speaking if name not in (self.label_head, self.caption_head)]
         tensors = load_weights(run.weights)
         self.widths = _widths(run, tensors, features or {})
         words = self.vocabulary.words if self.vocabulary else ()

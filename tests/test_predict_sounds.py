@@ -63,6 +63,14 @@ def test_every_format_says_the_same(run: Run, tmp_path: Path) -> None:
         assert abs(event["start_s"] - start_s) <= 1 and abs(event["end_s"] - end_s) <= 1
 
 
+def test_heads_that_are_not_shown_are_named(tmp_path: Path) -> None:
+    heads = {"labels": {"kind": "labels"}, "again": {"kind": "labels"}}
+    run = train(tagger_of(write_sounds(tmp_path / "set"), tmp_path, model__heads=heads, training__epochs=1), quiet=True)
+    write_sound(tmp_path / "a.wav", np.zeros(8000, np.float32), 8000)
+    (found,) = predict_files(run, [tmp_path / "a.wav"])
+    assert found["warnings"] == ["again: not said; one label head and one caption head answer"]
+
+
 def test_the_tool_finds_events_in_windows(run: Run, tmp_path: Path) -> None:
     path = encode(tmp_path / "sound.flac", sound_of([("noise", 1.0, 3.0)], 5.0, np.random.default_rng(4)), 8000)
     (found,) = predict_files(run, [path])

@@ -12,7 +12,7 @@ import pytest
 from tiny_run import config_of, write_set
 from tiny_sounds import LABELS, LENGTHS_S, SIZES, tagger_of, write_sounds
 
-from mmfusion.activity import EventsConfig, score_events
+from mmfusion.activity import EventsConfig, score_all_thresholds, score_events
 from mmfusion.config import load, save
 from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.ensemble import evaluate_ensemble
@@ -108,10 +108,23 @@ def test_true_activity_has_perfect_figures(run: Run) -> None:
     figures = score_events(rows, LABELS, None, EventsConfig())["activity"]
     assert figures["segment_based"]["f1_micro"] == 1 and figures["segment_based"]["error_rate"] == 0
     assert figures["event_based"]["f1_micro"] == 1 and figures["event_based"]["error_rate"] == 0
+    assert score_all_thresholds(rows, LABELS, EventsConfig())["psds"] > 0.99
     silent = [{**row, "activity": {label: [0.0] * 6 for label in LABELS}} for row in rows]
     assert score_events(silent, LABELS, None, EventsConfig())["activity"]["segment_based"]["error_rate"] == 1
     unknown = [{**row, "truth": {**row["truth"], "events": []}} for row in rows]
     assert score_events(unknown, LABELS, None, EventsConfig()) == {}
+
+
+def test_psds_is_the_share_that_some_threshold_finds_without_false_events(run: Run) -> None:
+    """Of two events of two hours the louder is found at every threshold below 0.9; a false one comes below 0.4."""
+    said = {"rain": [0.9] * 3 + [0.0] * 3 + [0.2] * 3 + [0.0] * 3 + [0.4] * 3 + [0.0] * 7185}
+    row = {"id": "a", "activity": said, "truth": {"events": [("rain", 0.0, 3.0), ("rain", 6.0, 9.0)]}}
+    found = score_all_thresholds([row], ["rain"], EventsConfig())
+    # Half of the events without a false one; all of them from one false one in two hours on.
+    assert found["psds"] == pytest.approx((0.5 * 0.5 + 1.0 * 99.5) / 100)
+    assert (found["dtc"], found["gtc"], found["num_thresholds"]) == (0.5, 0.5, 50)
+    assert 0 <= run.read_json("metrics.test.json")["activity"]["intersection_based"]["psds"] <= 1
+    assert score_all_thresholds([], ["rain"], EventsConfig()) == {}
 
 
 def test_gaps_and_specks_go_where_the_run_says_so() -> None:
