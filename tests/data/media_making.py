@@ -14,6 +14,7 @@ CODECS = {
     ".mkv": ("libx264", "aac"),
     ".webm": ("libvpx", "libopus"),
     ".ts": ("libx264", "aac"),
+    ".flac": ("", "flac"),
 }
 _OPTIONS = {
     "libx264": {"preset": "ultrafast"},

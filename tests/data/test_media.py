@@ -15,10 +15,12 @@ from PIL import Image
 
 from mmfusion.data.media import (
     MediaError,
+    Tally,
     probe,
     read_frames,
     read_frames_at,
     read_sound,
+    stream_sound,
     write_clip,
     write_picture,
     write_sound,
@@ -228,6 +230,24 @@ def test_a_truncated_file_gives_what_is_left(tmp_path):
     (tmp_path / "cut.mp4").write_bytes(moov_lost)
     with pytest.raises(MediaError, match=r"cut\.mp4"):
         read_frames(tmp_path / "cut.mp4", 4.0, 8)
+
+
+def test_damaged_frames_of_a_flac_are_left_out_and_told(tmp_path):
+    """What fails its checksum would be noise as loud as it likes."""
+    sound = 0.3 * np.random.default_rng(0).uniform(-1, 1, 80000).astype(np.float32)
+    path = write_media(tmp_path / "a.flac", None, sound, sample_rate_hz=16000)
+    whole, content = read_sound(path, 16000), bytearray(path.read_bytes())
+    assert whole.mask.all() and not whole.num_broken
+    middle = len(content) // 2
+    content[middle : middle + 50] = np.random.default_rng(1).integers(0, 256, 50, dtype=np.uint8).tobytes()
+    path.write_bytes(content)
+    found, tally = read_sound(path, 16000), Tally()
+    assert (found.num_broken, found.reason) == (1, "damaged frames are left out")
+    assert 0 < (~found.mask).sum() < 10000 and not found.data[~found.mask].any()
+    np.testing.assert_array_equal(found.data[found.mask], whole.data[found.mask])
+    streamed = np.concatenate(list(stream_sound(path, 16000, tally)))
+    np.testing.assert_array_equal(streamed, found.data)
+    assert tally.num_broken == 1
 
 
 def test_damage_is_counted_and_not_fatal(tmp_path):
