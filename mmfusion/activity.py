@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
+from tqdm import tqdm
 
 from mmfusion.config import configclass
 from mmfusion.describe import Row, mean_chances
@@ -23,11 +24,11 @@ class EventsConfig:
     """How active seconds become events, and how exact these have to be."""
 
     median_s: Annotated[float, Field(ge=0)] = 0.0
-    """a median filter of this length over the decisions, of at least 3 s to do anything; 0 leaves them as they are"""
+    """a median filter of this length over the decisions; they are by the second, so below 1.5 s nothing changes"""
     min_gap_s: Annotated[float, Field(ge=0)] = 0.0
-    """shorter gaps between two events of a class are closed, after the filter"""
+    """shorter gaps between two events of a class are closed, after the filter; gaps are whole seconds"""
     min_length_s: Annotated[float, Field(ge=0)] = 0.0
-    """shorter events are dropped, after that"""
+    """shorter events are dropped, after that; they last whole seconds"""
     collar_s: Annotated[float, Field(gt=0)] = 1.0
     """how far an event's onset may be off in event-based figures, and its end, or by half of its length"""
 
@@ -64,7 +65,8 @@ def score_all_thresholds(rows: Sequence[Row], labels: Sequence[str], config: Eve
     if not references:
         return {}
     points, criteria = [], Criteria()
-    for level in np.linspace(0.01, 0.99, NUM_THRESHOLDS):
+    thresholds = np.linspace(0.01, 0.99, NUM_THRESHOLDS)
+    for level in tqdm(thresholds, desc="psds", unit="threshold", leave=False, delay=2):
         levels = [float(level)] * len(labels)
         said = [event for row in timed for event in events_in(row["activity"], labels, levels, config, row["id"])]
         points.append(operating_point(references, said, criteria, lengths_s, labels))

@@ -109,7 +109,8 @@ def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windo
         except InputError as error:
             yield {"path": str(path), "error": " ".join(str(error).split())}
         except Exception as error:  # one odd file must not cost the others their sources
-            yield {"path": str(path), "error": f"{path}: cannot be separated: {type(error).__name__}: {error}"}
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            yield {"path": str(path), "error": f"{path}: cannot be separated: {told}"}
 
 
 class FileSeparator:

@@ -117,3 +117,10 @@ def test_every_run_configuration_of_the_project_is_valid(root: Path) -> None:
     assert len(named) >= 5
     for path in named:
         assert load(RunConfig, path).name
+
+
+def test_events_are_for_heads_that_classify_seconds(root: Path) -> None:
+    with pytest.raises(InputError, match=r"events are those of label heads with per_second, and there is none"):
+        load(RunConfig, root / "configs/esc50.yaml", ["events.min_gap_s=2"])
+    seconds = ["model.heads.labels.per_second=true", "model.heads.labels.pooling=mean"]
+    assert load(RunConfig, root / "configs/esc50.yaml", ["events.min_gap_s=2", *seconds]).events.min_gap_s == 2

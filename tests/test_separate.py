@@ -59,9 +59,12 @@ def test_sources_keep_their_places_when_windows_name_them_in_another_order() -> 
 
 def test_sources_in_a_known_order_keep_it_whatever_they_sound_like() -> None:
     """Every window gives the outputs' signals anew, so that by likeness they would be dealt out otherwise."""
-    first, joined = noise(2, 200), Joined(40, ordered=True)
+    first, joined, dealt = noise(2, 200), Joined(40, ordered=True), Joined(40)
     before = joined.add(first)
     swapped = np.concatenate([first[::-1, 160:], noise(2, 160, seed=1)], axis=1)
+    dealt.add(first)
+    dealt.add(swapped)
+    np.testing.assert_array_equal(dealt.held, swapped[::-1, 160:])
     after = joined.add(swapped)
     np.testing.assert_array_equal(before, first[:, :160])
     np.testing.assert_allclose(after[:, 30:40], swapped[:, 30:40], atol=1e-6)

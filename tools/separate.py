@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (default: the training's)")
     parser.add_argument("--overlap", type=float, metavar="SECONDS", help="of two windows (default: a quarter of one)")
     parser.add_argument("--head", metavar="NAME", help="the separation head, where the run has several")
-    parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS",
+    parser.add_argument("--classes", nargs="+", action="extend", default=[], metavar="CLASS",
                         help="the classes that the files have, one file each (heads with a mask a class)")  # fmt: skip
     parser.add_argument("--rest", action="store_true", help="with --classes: other things may be heard, in rest.wav")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -20,6 +20,7 @@ from mmfusion.types import InputError
 
 # Containers round time stamps (to 1 ms in matroska, more in old ones); a lost packet is 20 ms and more.
 _GAP_S = 0.015
+_EXACT_GAP_S = 0.0005
 _SEEK_FROM_S = 10.0
 _FILLING_S = 0.15
 _NUM_HEAD = 12
@@ -139,12 +140,13 @@ def _pieces(
     """
     run: _Run | None = None
     timeline = Timeline(media)
+    exact = media.container.format.name == "flac"  # stamps count samples, and damaged frames are dropped unsaid
     for frame, stamp_s in without_strays(_stamped(media, tally), tally):
         if run is None:
             run = _Run(stamp_s or 0.0, frame, sample_rate_hz)
         time_s = timeline.place(stamp_s, run.end_s)
-        gap = abs(time_s - run.end_s) > _GAP_S
-        if gap and media.container.format.name == "flac":  # FFmpeg drops damaged frames of this format unsaid
+        gap = abs(time_s - run.end_s) > (_EXACT_GAP_S if exact else _GAP_S)
+        if gap and exact:
             tally.add("damaged frames are left out")
         if gap or _form(frame) != run.form:
             run.end()

@@ -26,7 +26,8 @@ SCALE = 4.0  # puts the logarithm of ordinary sounds near 1
 
 @configclass
 class SpecAugmentConfig:
-    """Blanks bands and stretches of time, in training only. Park et al. 2019, "SpecAugment", section 2."""
+    """Random changes, in training only: bands and stretches of time that are blanked (Park et al. 2019, "SpecAugment",
+    section 2), the pitch, and a filter."""
 
     num_band_masks: Annotated[int, Field(ge=0)] = 0
     """Blocks of mel bands that are blanked in each clip."""
@@ -63,7 +64,7 @@ class LogMelConfig:
     normalize: Literal["none", "clip"] = "none"
     """clip: every clip gets mean 0 and deviation 1 over its own real frames, so that its level does not matter."""
     augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
-    """Blanked bands and stretches in training."""
+    """Random changes in training."""
 
 
 class LogMel(nn.Module):

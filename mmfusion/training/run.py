@@ -160,6 +160,9 @@ class RunConfig:
             raise ValueError(
                 "data.augment.blend mixes clips, and a caption head would hear what its caption leaves out"
             )
+        in_seconds = any(getattr(head, "per_second", False) for head in self.model.heads.values())
+        if self.events != EventsConfig() and not in_seconds:
+            raise ValueError("events are those of label heads with per_second, and there is none")
         if speaks and self.windows is not None:
             raise ValueError("windows are for label heads: the sentences of windows are no sentence about the clip")
         source = getattr(self.model.language, "source", "run")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import pickle
 import shutil
+import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,29 +160,86 @@ def test_openmic_knows_what_was_rated(tmp_path: Path) -> None:
     assert rate == 1.0 and np.array_equal(data, np.arange(80, 120, dtype=np.float32).reshape(10, 4))
 
 
+def with_keys(path: Path, pickled: bytes, num: int = 1) -> Path:
+    """A .npz whose array `keys` is a pickle, as numpy writes one of `num` objects."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (num,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("keys.npy", header.getvalue() + pickled)
+    return path
+
+
 @pytest.mark.parametrize("dtype", [object, str, bytes])
 def test_keys_are_read_however_they_are_stored(dtype: type, tmp_path: Path) -> None:
-    keys = np.array([["a", "Ü"], ["", "c d"]]) if dtype is not bytes else np.array([b"a", b"b"])
-    np.savez(tmp_path / "a.npz", keys=keys.astype(dtype), other=np.arange(3))
+    keys = ["a", "", "c d"] if dtype is bytes else ["a", "Ü", "", "c d"]
+    np.savez(tmp_path / "a.npz", keys=np.array(keys).astype(dtype), other=np.arange(3))
     found = read_arrays(tmp_path / "a.npz", ("keys", "other"), texts=["keys"])
-    assert found["keys"].dtype.kind == "U" and found["keys"].tolist() == keys.astype(str).tolist()
-    assert found["other"].tolist() == [0, 1, 2]
+    assert found["keys"] == keys and found["other"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("core", ["core", "_core"])
+def test_keys_are_read_whichever_numpy_wrote_them(protocol: int, core: str, tmp_path: Path) -> None:
+    """numpy before 1.16 wrote protocol 2, and before 2.0 another name of its core, which is shorter by a letter."""
+    pickled = pickle.dumps(np.array(["a", "b", "b"], dtype=object), protocol=protocol)
+    other = b"numpy.core.multiarray" if core == "core" else b"numpy._core.multiarray"
+    if protocol < 4:
+        pickled = pickled.replace(b"numpy._core.multiarray", other)
+    path = with_keys(tmp_path / "a.npz", pickled, 3)
+    assert read_arrays(path, ("keys",), texts=["keys"])["keys"] == ["a", "b", "b"]
 
 
 class Evil:
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (Path("evil"),)
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call
 
 
-@pytest.mark.parametrize("objects", [[Evil()], [1, 2], [b"a"], [print]])
+class Forged:
+    """An object array whose kind says that its items are plain bytes, and whose bytes are an address."""
+
+    def __reduce__(self) -> Any:
+        kind = Evil(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+        return np.ndarray, ((1,), kind, b"AAAAAAAA")
+
+
+ODD = {
+    "call": [Evil(Path.touch, (Path("evil"),))], "numbers": [1, 2], "bytes": [b"a"], "builtin": [print],
+    "nested": [["a"]], "dtype": [np.dtype("f8")], "scalar": [np.float64(0)], "array": [np.zeros(3)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
 def test_a_pickle_that_holds_more_than_texts_is_refused_and_not_run(
-    objects: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    np.savez(tmp_path / "a.npz", keys=np.array(objects, dtype=object))
-    with pytest.raises(InputError, match=r"a\.npz: not a readable .npz file: .*texts"):
+    items = np.empty(len(ODD[kind]), dtype=object)
+    items[:] = ODD[kind]
+    np.savez(tmp_path / "a.npz", keys=items)
+    with pytest.raises(InputError, match=r"a\.npz: not a readable .npz file: keys: not a list of texts"):
         read_arrays(tmp_path / "a.npz", ("keys",), texts=["keys"])
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("pickled", [
+    pickle.dumps(Forged()), pickle.dumps(Evil(np.ndarray, ((1 << 40,), "f8"))), pickle.dumps(Evil(np.dtype, ("(1,2",))),
+    b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".", b"", pickle.dumps("a"), pickle.dumps(None),
+    pickle.dumps(np.array(["a", "b"], dtype=object)),
+])  # fmt: skip
+def test_pickles_that_are_no_array_of_texts_are_refused(pickled: bytes, tmp_path: Path) -> None:
+    path = with_keys(tmp_path / "a.npz", pickled)
+    with pytest.raises(InputError, match=r"a\.npz: not a readable .npz file: keys: not a list of texts"):
+        read_arrays(path, ("keys",), texts=["keys"])
+
+
+def test_numbers_are_no_texts(tmp_path: Path) -> None:
+    for odd in (np.arange(3), np.array([["a", "b"]])):
+        np.savez(tmp_path / "a.npz", keys=odd)
+        with pytest.raises(InputError, match=r"keys: not a list of texts but an array \("):
+            read_arrays(tmp_path / "a.npz", ("keys",), texts=["keys"])
 
 
 def test_openmic_ratings_that_are_no_numbers(shared_data: Path, tmp_path: Path) -> None:

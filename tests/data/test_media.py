@@ -250,6 +250,25 @@ def test_damaged_frames_of_a_flac_are_left_out_and_told(tmp_path):
     assert tally.num_broken == 1
 
 
+def test_a_short_damaged_frame_of_a_flac_is_told_too(tmp_path):
+    """Blocks of 12 ms, less than other containers' stamps are off by."""
+    sound = 0.3 * np.random.default_rng(0).uniform(-1, 1, 96000).astype(np.float32)
+    with av.open(str(tmp_path / "a.flac"), "w") as container:
+        stream = container.add_stream("flac", rate=96000, layout="mono")
+        stream.codec_context.options = {"compression_level": "0", "frame_size": "1152"}
+        for first in range(0, 96000, 1152):
+            frame = av.AudioFrame.from_ndarray(sound[None, first : first + 1152], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 96000, first, Fraction(1, 96000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "a.flac").write_bytes(content)
+    found = read_sound(tmp_path / "a.flac", 96000)
+    assert (found.num_broken, found.reason) == (1, "damaged frames are left out")
+    assert (~found.mask).sum() in (1152, 2304) and len(found.data) == 96000
+
+
 def test_damage_is_counted_and_not_fatal(tmp_path):
     rng = np.random.default_rng(0)
     images = [(k / 10, rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for k in range(60)]

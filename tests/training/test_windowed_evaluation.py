@@ -136,6 +136,8 @@ def test_gaps_and_specks_go_where_the_run_says_so() -> None:
         return score_events([row], ["rain"], None, EventsConfig(**more))["activity"]["event_based"]
 
     assert (figures()["num_estimated"], figures()["f1_micro"]) == (3, 0.5)
+    assert figures(min_gap_s=1)["num_estimated"] == figures(median_s=1.4)["num_estimated"] == 3
+    assert figures(median_s=1.6)["num_estimated"] == 1
     assert figures(min_gap_s=2)["num_estimated"] == 2 and figures(min_gap_s=2)["f1_micro"] == pytest.approx(2 / 3)
     assert figures(min_gap_s=2, min_length_s=2)["f1_micro"] == 1
     assert figures(median_s=3)["f1_micro"] == 1

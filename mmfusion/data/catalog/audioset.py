@@ -97,7 +97,7 @@ def prepare(root: Path, out: Path, config: AudiosetConfig) -> Prepared:
 
 
 def _write_segments(root: Path, out: Path, config: AudiosetConfig) -> Prepared:
-    """Of every segment, a line: id, video, start_s, end_s and the names of its classes. Nothing validates yet."""
+    """Of every segment, a line: id, video, start_s, end_s and the names of its classes; none is drawn to validate."""
     names, unnamed = class_names(root), set[str]()
     lines: dict[str, list[str]] = {}
     for part, path in _tables(root, config):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -44,7 +44,7 @@ def prepare(root: Path, out: Path, config: OpenmicConfig) -> Prepared:
     ratings = _from_archive(root / ARCHIVE, arrays, names) if arrays else _from_table(root / RATED, names)
     artists = _artists(root / METADATA)
     split_of = _splits(root / "partitions", sorted(ratings), artists, config)
-    row_of = {key: row for row, key in enumerate(arrays["sample_key"].tolist())} if arrays else {}
+    row_of = {key: row for row, key in enumerate(arrays["sample_key"])} if arrays else {}
     clips, missing, unsplit = [], [], []
     for key in sorted(ratings):
         file = root / "audio" / key[:3] / f"{key}.ogg"
@@ -67,7 +67,7 @@ def prepare(root: Path, out: Path, config: OpenmicConfig) -> Prepared:
     return write_set({out / "manifest.jsonl": clips}, remarks)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+def _arrays(path: Path) -> dict[str, Any] | None:
     """The published arrays; the keys are stored as objects there."""
     return read_arrays(path, ("X", "Y_true", "Y_mask", "sample_key"), texts=["sample_key"]) if path.exists() else None
 
@@ -79,8 +79,8 @@ def _names(path: Path) -> list[str]:
     return sorted(numbered, key=lambda name: numbered[name])
 
 
-def _from_archive(path: Path, arrays: dict[str, np.ndarray], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    truth, mask, keys = arrays["Y_true"], arrays["Y_mask"].astype(bool), arrays["sample_key"].tolist()
+def _from_archive(path: Path, arrays: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    truth, mask, keys = arrays["Y_true"], arrays["Y_mask"].astype(bool), arrays["sample_key"]
     if truth.shape != (len(keys), len(names)) or mask.shape != truth.shape or len(arrays["X"]) != len(keys):
         raise InputError(f"{path}: Y_true: must have a row a sample_key and a column a class, as Y_mask has")
     return {

@@ -74,10 +74,10 @@ def count_splits(clips: Sequence[Clip]) -> dict[str, int]:
     return {split: found[split] for split in (*_SPLITS, *found) if split in found}
 
 
-def read_arrays(path: Path, names: Sequence[str], texts: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: Sequence[str], texts: Sequence[str] = ()) -> dict[str, Any]:
     """The named arrays of a .npz file. InputError names the file, and the array that is missing.
 
-    Those in `texts` hold texts, which may be stored as objects.
+    Those in `texts` are lists of texts, which may be stored as objects.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -1,11 +1,13 @@
-"""Texts that numpy stored as an array of Python objects, read without running what a pickle may hold.
+"""Texts that numpy stored as an array of Python objects, read without numpy's own unpickling.
 
 Published sets have such arrays (OpenMIC's `sample_key`). numpy reads them with `allow_pickle` alone, which runs any
-code that a file brings; here a pickle may name what an array of texts is made of and nothing else.
+code that a file brings, and its own parts can be made to read any address. So a pickle is read with stand-ins for what
+an array of texts is made of, which keep texts and do nothing; it may name nothing else.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,38 +15,71 @@ from typing import IO, Any
 
 import numpy as np
 
-# `numpy.core` became `numpy._core` with numpy 2; a file says the name of the numpy that wrote it.
-_PARTS = {"_reconstruct": np.empty(0, object).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}  # type: ignore[index]
-_ALLOWED = {(f"numpy.{core}.multiarray", name): part for core in ("core", "_core") for name, part in _PARTS.items()}
-_ALLOWED |= {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+
+class _Array:
+    """Stands in for an array: keeps the shape and the list of its items."""
+
+    def __init__(self, *_: Any) -> None:
+        self.texts: list[str] = []
+        self.shape: tuple[int, ...] = ()
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, _, _, self.texts = state
+
+
+class _Kind:
+    """Stands in for the kind of the items."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """What protocol 2 makes bytes by, of which an array has one."""
+    if encoding != "latin1" or len(text) > 1:
+        raise ValueError("more than a byte")
+    return text.encode("latin1")
+
+
+_PARTS: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Kind,
+    ("_codecs", "encode"): _encode,
+}
 
 
 class _Texts(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
-        try:
-            return _ALLOWED[module_name, global_name]
-        except KeyError as error:
-            raise ValueError(f"holds {module_name}.{global_name}, and only texts are read") from error
+        return _PARTS[module_name, global_name]
 
 
-def read_texts(path: Path, name: str) -> np.ndarray:
-    """The array `name` of a .npz file as an array of str. ValueError when it holds anything but texts."""
+def read_texts(path: Path, name: str) -> list[str]:
+    """The texts of the one-dimensional array `name` of a .npz file. ValueError when it holds anything else."""
     with zipfile.ZipFile(path) as archive:
         with archive.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(file)
-            found = _unpickled(file, name) if dtype.hasobject else None
-        if found is None:
-            with archive.open(f"{name}.npy") as file:
-                return np.lib.format.read_array(file, allow_pickle=False).astype(str)
-    if not isinstance(found, np.ndarray) or found.shape != shape or not all(isinstance(one, str) for one in found.flat):
-        raise ValueError(f"{name}: not an array of texts")
-    return found.astype(str)
+            if len(shape) != 1 or dtype.kind not in "OUS":
+                raise ValueError(f"{name}: not a list of texts but an array {shape} of {dtype}")
+            if dtype.hasobject:
+                return _unpickled(file, name, shape)
+        with archive.open(f"{name}.npy") as file:
+            found = np.lib.format.read_array(file, allow_pickle=False)
+            return found.astype(str).tolist()
 
 
-def _unpickled(file: IO[bytes], name: str) -> Any:
+def _unpickled(file: IO[bytes], name: str, shape: tuple[int, ...]) -> list[str]:
     try:
-        return _Texts(file).load()
-    except (pickle.UnpicklingError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"{name}: not an array of texts: {error}") from error
+        found = _Texts(file).load()
+        texts = found.texts
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("other things than texts")
+        if tuple(found.shape) != shape or len(texts) != math.prod(shape):
+            raise ValueError(f"not {shape} of them")
+    except Exception as error:  # a pickle can fail in any way
+        raise ValueError(f"{name}: not a list of texts: {type(error).__name__}: {error}") from error
+    return texts
