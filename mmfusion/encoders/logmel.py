@@ -140,7 +140,8 @@ def frame_sound(raw: Stream, hop_s: float, size: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a waveform must be (batch, samples), got {tuple(raw.data.shape)}")
     hop = hop_s * raw.rate
     num_frames = max(1, int(torch.tensor(raw.data.shape[1] / hop - 1e-6).ceil()))
-    edges = (torch.arange(num_frames + 1, device=raw.data.device, dtype=torch.float64) * hop).round().long()
+    # Halves go up, as in LogMelProducts: rounding to even is not to be had in whole numbers.
+    edges = (torch.arange(num_frames + 1, device=raw.data.device, dtype=torch.float64) * hop + 0.5).floor().long()
     centres = ((torch.arange(num_frames, device=raw.data.device, dtype=torch.float64) + 0.5 - LEAN) * hop).round()
     starts = centres.long() - size // 2
     before = max(0, -int(starts[0]))

@@ -62,7 +62,6 @@ class LogMelProducts(nn.Module):
         """The frames of which at least half is there: those that begin (rounded) half a hop before the end.
 
         round(j p/q) <= M with M = N - ceil(p/2q) holds for j < (2M + 1) q / 2p; whole numbers only, for the tracer.
-        Where j p/q ends in a half, `LogMel` rounds to even and this rounds up: that tells for one N in thousands.
         Nothing is negative, because ONNX divides towards zero and not downwards.
         """
         p, q = self.hop.numerator, self.hop.denominator
