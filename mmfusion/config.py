@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -30,7 +29,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 from yaml import YAMLError
 
-from mmfusion.types import InputError
+from mmfusion.types import InputError, did_you_mean
 
 T = TypeVar("T")
 
@@ -175,10 +174,7 @@ def _dotted(loc: tuple[int | str, ...], tree: Any, ends_in_name: bool) -> str:
 
 
 def _suggestion(name: str, valid: list[str]) -> str:
-    close = get_close_matches(name, valid, n=1, cutoff=0.6)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (valid here: {', '.join(sorted(valid))})" if valid else ""
+    return did_you_mean(name, valid) or (f" (valid here: {', '.join(sorted(valid))})" if valid else "")
 
 
 def _names_at(schema: Any, loc: tuple[int | str, ...]) -> list[str]:

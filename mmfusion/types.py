@@ -16,8 +16,9 @@ Conventions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class InputError(Exception):
 
     The message is one sentence that names the file and the field; tools print it and exit with status 2.
     """
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not there: the valid name that is most like it, "" where none is."""
+    close = get_close_matches(name, list(valid), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mmfusion.types import Clip, InputError, Source
+from mmfusion.types import Clip, InputError, Source, did_you_mean
 
 # Through a tuple, the strict rules reach the plain dataclasses inside; types.py stays free of pydantic.
 _CLIPS = TypeAdapter(tuple[Clip], config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -176,8 +175,7 @@ def _explain(error: ValidationError) -> str:
     place = ".".join(loc)
     if first["type"] == "unexpected_keyword_argument":
         valid = [item.name for item in dataclasses.fields(Clip if len(loc) == 1 else Source)]
-        close = get_close_matches(loc[-1], valid, n=1)
-        return f"{place}: unknown key" + (f" (did you mean {close[0]}?)" if close else f" (valid: {', '.join(valid)})")
+        return f"{place}: unknown key" + (did_you_mean(loc[-1], valid) or f" (valid: {', '.join(valid)})")
     message = first["msg"][0].lower() + first["msg"][1:]
     given = (
         "" if first["type"] == "missing" or isinstance(first["input"], (dict, list)) else f", got {first['input']!r}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmfusion.types import InputError
+from mmfusion.types import InputError, did_you_mean
 
 FILES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -51,8 +50,7 @@ def _build(model: str, weights: str) -> nn.Module:
 
     names = zoo.list_models(module=zoo)
     if model not in names:
-        close = get_close_matches(model, names, n=1)
-        raise InputError(f"model: torchvision has no {model!r}" + (f" (did you mean {close[0]}?)" if close else ""))
+        raise InputError(f"model: torchvision has no {model!r}{did_you_mean(model, names)}")
     if weights == "none" or weights.endswith(FILES):
         options = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
         return zoo.get_model(model, weights=None, **options)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import numpy as np
 
 from mmfusion.data.manifest import Manifest
-from mmfusion.types import Clip, InputError, Source
+from mmfusion.types import Clip, InputError, Source, did_you_mean
 
 FRAMES_A_SECOND = 50
 SILENCE_DB = -70.0
@@ -80,8 +79,7 @@ def sound_manifest(manifest: Manifest, classes: Collection[str] = (), key: str =
     known = manifest.label_names()
     for name in classes:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(name, known)
             raise InputError(f"{manifest.path}: selected_classes: {name!r} is a label of no clip{hint}")
     left_out: LeftOut = {}
     sounds = []
