@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmfusion.data.parts import write_whole
+from mmfusion.data.parts import as_file_name, write_whole
 from mmfusion.types import InputError
 
 NAME = "separated.json"
@@ -23,7 +22,7 @@ def source_names(num: int) -> list[str]:
 
 def class_names(sounds: Sequence[str]) -> list[str]:
     """Names of the files of sounds that are called like their classes. InputError when two would go into one file."""
-    names = [re.sub(r"[^\w.-]+", "_", sound) for sound in sounds]
+    names = [as_file_name(sound) for sound in sounds]
     for place, name in enumerate(names):
         if name in names[:place]:
             both = f"{sounds[names.index(name)]!r} and {sounds[place]!r}"

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import uuid
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+
+
+def as_file_name(label: str) -> str:
+    """A label as part of a file's name: what is no letter, digit, dot or hyphen becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", label)
 
 
 def open_part(folder: Path) -> FileIO:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from mmfusion.data.media import write_sound
 from mmfusion.data.mixtures.recipes import Recipe, fingerprint
 from mmfusion.data.mixtures.sound import FULL_SCALE, Stored
 from mmfusion.data.mixtures.table import Mixture, crop_start_s, read_table, to_table
-from mmfusion.data.parts import write_whole
+from mmfusion.data.parts import as_file_name, write_whole
 from mmfusion.types import Clip, InputError, Source
 
 
@@ -35,7 +34,7 @@ def name_of(recipe: Recipe, ending: str) -> str:
 
 def source_names(recipe: Recipe) -> list[str]:
     """The paths of the files of its sources; sorted, they are in the order of the parts."""
-    labels = [re.sub(r"[^\w.-]+", "_", part.label) for part in recipe.parts]
+    labels = [as_file_name(part.label) for part in recipe.parts]
     return [name_of(recipe, f"/{place:02d}-{label}.wav") for place, label in enumerate(labels)]
 
 
