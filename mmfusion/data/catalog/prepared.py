@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from mmfusion.config import to_tree
-from mmfusion.data.catalog.texts import read_texts
+from mmfusion.data.catalog.pickled_texts import read_texts
 from mmfusion.data.manifest import write_manifest
 from mmfusion.types import Clip, InputError
 
