@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from mmfusion.predict import Predictor
 from mmfusion.separate_join import Joined
 from mmfusion.separate_record import Record, class_names, source_names
 from mmfusion.training.run import Run
-from mmfusion.types import Clip, InputError, Separated
+from mmfusion.types import Clip, InputError, Separated, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Asked:
+class KnownClasses:
     """Which classes are known to be in the files; and whether something else may be. For heads with a mask a class.
 
     InputError when one class is to be alone, and when two would be written to one file.
@@ -81,14 +80,13 @@ class Asked:
             raise InputError(f"{run.folder}: --classes: the head {head} has no mask a class (by_class)")
         for name in self.classes:
             if name not in known:
-                close = get_close_matches(name, known, n=1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
+                hint = did_you_mean(name, known)
                 raise InputError(f"{run.folder}: --classes: {name!r} is no class of the run{hint}")
         return [known.index(name) for name in self.classes]
 
 
 def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windows: Windows, head: str | None = None,
-                   asked: Asked | None = None) -> Iterator[dict[str, Any]]:  # fmt: skip
+                   known: KnownClasses | None = None) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Writes `out/<name>/source<k>.wav` (32-bit float, mono, at the model's sample rate) of each file; a dict a file.
 
     With classes asked for: `out/<name>/<class>.wav` of each, and `rest.wav` where that is.
@@ -101,7 +99,7 @@ def separate_files(run: Run, paths: Sequence[str | Path], out: str | Path, windo
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1:
             raise InputError(f"{path}: the sources of two files would go into the folder {Path(out) / name}")
-    separator = FileSeparator(run, head, asked)
+    separator = FileSeparator(run, head, known)
     windows.samples(separator.sample_rate_hz)
     for path in paths:
         try:
@@ -120,7 +118,7 @@ class FileSeparator:
     classes are asked for that the run has no masks for.
     """
 
-    def __init__(self, run: Run, head: str | None = None, asked: Asked | None = None) -> None:
+    def __init__(self, run: Run, head: str | None = None, known: KnownClasses | None = None) -> None:
         heads = {name: each for name, each in run.config.model.heads.items() if isinstance(each, SeparationConfig)}
         if not heads:
             raise InputError(f"{run.folder}: has no separation head")
@@ -133,8 +131,8 @@ class FileSeparator:
         way = run.config.data.inputs[self.input]
         assert isinstance(way, WaveformInput)  # a run is not made otherwise
         self.sample_rate_hz = way.sample_rate_hz
-        self.asked = asked
-        self.classes = asked.places(run, self.name) if asked else []
+        self.known = known
+        self.classes = known.places(run, self.name) if known else []
         self.predictor = Predictor(run)
 
     def separate(self, path: Path, folder: Path, windows: Windows) -> dict[str, Any]:
@@ -159,7 +157,7 @@ class FileSeparator:
             writers: list[Any] = []
             for block in blocks:
                 if not writers:
-                    names = self.asked.names() if self.asked else source_names(len(block))
+                    names = self.known.names() if self.known else source_names(len(block))
                     record.claim(names)
                     opened = (open_wav(record.folder / name, self.sample_rate_hz) for name in names)
                     writers = [stack.enter_context(each) for each in opened]
@@ -175,7 +173,7 @@ class FileSeparator:
         Why something of these could not be read is added to `flaws`, once.
         """
         size, overlap = windows.samples(self.sample_rate_hz)
-        joined = Joined(overlap, ordered=self.asked is not None)
+        joined = Joined(overlap, ordered=self.known is not None)
         for number, sound in enumerate(cut(sounds, size, size - overlap)):
             start_s = number * (size - overlap) / self.sample_rate_hz
             inputs, reasons = self._inputs(path, sound, start_s)
@@ -202,12 +200,12 @@ class FileSeparator:
         batch, model = self.predictor.batch(inputs), self.predictor.model
         with torch.inference_mode():
             fused = model.fusion(model.encode(batch))
-            if self.asked is None:
+            if self.known is None:
                 said = model.decide(fused, batch)[self.name]
             else:
                 (stream,), head = fused.values(), model.heads[self.name]
                 assert isinstance(head, ClassMaskHead)
-                said = head.sounds_of(stream, batch.inputs[self.input], self.classes, self.asked.rest)
+                said = head.sounds_of(stream, batch.inputs[self.input], self.classes, self.known.rest)
         assert isinstance(said, Separated)
         return said.sources[0].cpu().numpy()
 

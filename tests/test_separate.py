@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfusion.separate import Asked, Windows, cut
+from mmfusion.separate import KnownClasses, Windows, cut
 from mmfusion.separate_join import Heard, Joined
 from mmfusion.separate_record import NAME, Record, source_names
 from mmfusion.spectrum import StftConfig, to_sound, to_spectra
@@ -72,16 +72,16 @@ def test_sources_in_a_known_order_keep_it_whatever_they_sound_like() -> None:
 
 
 def test_files_of_classes_are_called_like_them() -> None:
-    assert Asked(("Rain, heavy", "dog")).names() == ["Rain_heavy.wav", "dog.wav"]
-    assert Asked(("dog",), rest=True).names() == ["dog.wav", "rest.wav"]
+    assert KnownClasses(("Rain, heavy", "dog")).names() == ["Rain_heavy.wav", "dog.wav"]
+    assert KnownClasses(("dog",), rest=True).names() == ["dog.wav", "rest.wav"]
     with pytest.raises(InputError, match=r"'dog' alone would be given the whole file; add --rest"):
-        Asked(("dog",))
+        KnownClasses(("dog",))
     with pytest.raises(InputError, match=r"'a b' and 'a/b' would both go into a_b.wav"):
-        Asked(("a b", "a/b"))
+        KnownClasses(("a b", "a/b"))
     with pytest.raises(InputError, match=r"'rest' and 'rest' would both go into rest.wav"):
-        Asked(("rest", "dog"), rest=True)
+        KnownClasses(("rest", "dog"), rest=True)
     with pytest.raises(InputError, match=r"'dog' and 'dog' would both"):
-        Asked(("dog", "dog"))
+        KnownClasses(("dog", "dog"))
 
 
 def test_silence_in_the_overlap_leaves_the_order_alone() -> None:

@@ -30,15 +30,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     given = parser.parse_args()
 
-    from mmfusion.separate import Asked, Windows, as_text, separate_files
+    from mmfusion.separate import KnownClasses, Windows, as_text, separate_files
     from mmfusion.training.run import Run
 
     if given.rest and not given.classes:
         parser.error("--rest is for --classes")
-    asked = Asked(tuple(given.classes), given.rest) if given.classes else None
+    known = KnownClasses(tuple(given.classes), given.rest) if given.classes else None
     run, failed = Run.open(given.run), False
     windows = Windows.of(run, given.window, given.overlap)
-    for found in separate_files(run, given.mixtures, given.out, windows, given.head, asked):
+    for found in separate_files(run, given.mixtures, given.out, windows, given.head, known):
         failed |= "error" in found
         for warning in found.get("warnings", []):
             print(f"warning: {found['path']}: {warning}", file=sys.stderr)

@@ -11,7 +11,7 @@ from tiny_mixtures import MASK, MIXTURE, mixture_config
 
 from mmfusion.data.media import read_sound, write_sound
 from mmfusion.evaluate import evaluate
-from mmfusion.separate import Asked, FileSeparator, Windows, separate_files
+from mmfusion.separate import FileSeparator, KnownClasses, Windows, separate_files
 from mmfusion.training.log import read_log
 from mmfusion.training.loop import train
 from mmfusion.types import InputError
@@ -46,20 +46,20 @@ def test_a_head_by_class_trains_is_scored_and_separates_files(sounds: Path, tmp_
     parts = [read_sound(path, RATE) for path in found["sources"]]
     np.testing.assert_allclose(np.sum([part.data for part in parts if part is not None], axis=0), mixture, atol=1e-4)
     first, *_, last = run.labels()
-    asked = Asked((last, first), rest=True)
-    (found,) = separate_files(run, [tmp_path / "long.wav"], tmp_path / "out", Windows.of(run), asked=asked)
-    assert [Path(path).name for path in found["sources"]] == asked.names()
+    known = KnownClasses((last, first), rest=True)
+    (found,) = separate_files(run, [tmp_path / "long.wav"], tmp_path / "out", Windows.of(run), known=known)
+    assert [Path(path).name for path in found["sources"]] == known.names()
     assert {Path(path) for path in found["sources"]} == set((tmp_path / "out" / "long").glob("*.wav"))
     parts = [read_sound(path, RATE) for path in found["sources"]]
     np.testing.assert_allclose(np.sum([part.data for part in parts if part is not None], axis=0), mixture, atol=1e-4)
     with pytest.raises(InputError, match=r"--classes: 'nothing' is no class of the run"):
-        FileSeparator(run, asked=Asked(("nothing", first)))
+        FileSeparator(run, known=KnownClasses(("nothing", first)))
 
 
 def test_a_mask_a_source_knows_no_classes(sounds: Path, tmp_path: Path) -> None:
     run = train(mixture_config(sounds, tmp_path, name="sources", training__epochs=1), quiet=True)
     with pytest.raises(InputError, match=r"--classes: the head separation has no mask a class"):
-        FileSeparator(run, asked=Asked(run.labels()))
+        FileSeparator(run, known=KnownClasses(run.labels()))
 
 
 def test_mixed_recordings_have_no_classes(sounds: Path, tmp_path: Path) -> None:
