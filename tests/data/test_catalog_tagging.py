@@ -246,7 +246,7 @@ def test_openmic_ratings_that_are_no_numbers(shared_data: Path, tmp_path: Path) 
     shutil.copytree(shared_data / "mirdata_openmic_irmas_samples" / "openmic2018", tmp_path / "set")
     table = tmp_path / "set" / "openmic-2018-aggregated-labels.csv"
     table.write_text(table.read_text().replace("0.17104999999999998", "much"))
-    with pytest.raises(InputError, match=r"labels.csv: row \d+: relevance: 'much\d*' is no number"):
+    with pytest.raises(InputError, match=r"labels.csv: row \d+: relevance: 'much' is no number"):
         prepare_set("openmic", tmp_path / "set", tmp_path / "out", settings("openmic", ()))
 
 
