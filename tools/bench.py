@@ -1,6 +1,6 @@
 """Measures what the project claims about speed: ratios of two ways, in turns, in one process.
 
-The exit status is 1 when a promised rate is not reached.
+The exit status is 1 when mixtures are made more slowly than 1,000 a second a core.
 """
 
 from __future__ import annotations

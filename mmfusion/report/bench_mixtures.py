@@ -1,4 +1,4 @@
-"""How many mixtures a second one core makes on the fly, for `bench`, and whether that is what the project promises."""
+"""How many mixtures a second one core makes on the fly, for `bench`, and whether that is the 1,000 it requires."""
 
 from __future__ import annotations
 
