@@ -47,10 +47,12 @@ class Manifest:
         return clips
 
     def label_names(self) -> tuple[str, ...]:
-        """Every class that is named by a label or a relevance in any split, sorted."""
+        """Every class in any split, sorted: named by a label, a relevance, or a source of a clip without labels."""
         names: set[str] = set()
         for clip in self.clips:
             names.update(clip.labels or (), clip.relevances or ())
+            if clip.labels is None:
+                names.update(source.label for source in clip.sources if source.label)
         return tuple(sorted(names))
 
     def resolve(self, clip: Clip, input_name: str) -> Path | None:
@@ -101,7 +103,10 @@ def write_manifest(path: str | Path, clips: Iterable[Clip], allow_shared: bool =
     ids: set[str] = set()
     for clip, line in zip(clips, lines, strict=True):
         where = f"{path}: clip {clip.id!r}"
-        _parse(line.encode(), where)
+        try:
+            _parse(line.encode(), where)
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: has a name that is not UTF-8") from error
         if clip.id in ids:
             raise InputError(f"{where}: id: is given to two clips")
         ids.add(clip.id)

@@ -213,7 +213,4 @@ def _by_second(steps: Stream, targets: Targets) -> tuple[Tensor, Tensor, Tensor]
     share = second_shares(begin, steps.rate, 0, num_seconds).float() * steps.mask[:, None, :]
     total = share.sum(dim=-1, keepdim=True)
     logits = share @ steps.zeroed().float() / total.clamp(min=1e-6)
-    known = (total > 0) & ~happened.isnan()
-    if targets.label_mask is not None:
-        known = known & targets.label_mask[:, None, :]
-    return logits, happened, known
+    return logits, happened, (total > 0) & ~happened.isnan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,15 @@ def test_every_class_is_split_by_recording(tmp_path: Path) -> None:
     for label in ("dog", "rain"):
         make(root / label, [f"{label}{take}-{part}.wav" for take in range(10) for part in range(2)])
     (root / "dog" / "notes.txt").write_text("no sound")
+    make(root / "dog", ["greetings.wav"])
+    (root / "dog" / "greetings.wav").rename(root / "dog" / os.fsdecode(b"gr\xfc\xdfe.wav"))
     frames = np.zeros((4, 16, 16, 3), np.uint8)
     write_clip(root / "rain" / "seen.mp4", frames, 4, np.zeros(8000), 8000)
     made = prepare_set("folder", root, tmp_path / "out", settings("folder", [r"group=^(\w+)-", "test_share=0.2"]))
     clips = {clip.id: clip for clip in read_manifest(made.manifests[0]).clips}
     assert made.counts[0]["test"] in (8, 9) and sum(made.counts[0].values()) == 41
-    assert made.remarks == {"files without sound and pictures": ("dog/notes.txt",)}
+    odd = ("dog/gr\\xfc\\xdfe.wav", "dog/notes.txt")
+    assert made.remarks == {"files without sound and pictures, or with a name that is not UTF-8": odd}
     assert clips["dog/dog3-0.wav"].group == clips["dog/dog3-1.wav"].group == "recording dog3"
     assert clips["dog/dog3-0.wav"].split == clips["dog/dog3-1.wav"].split
     assert set(clips["rain/seen.mp4"].media) == {"audio", "video"} and clips["rain/seen.mp4"].labels == ("rain",)

@@ -160,6 +160,19 @@ def test_openmic_knows_what_was_rated(tmp_path: Path) -> None:
     assert rate == 1.0 and np.array_equal(data, np.arange(80, 120, dtype=np.float32).reshape(10, 4))
 
 
+def test_openmic_clips_that_lack_one_of_two_files_are_named(tmp_path: Path) -> None:
+    root = openmic_set(tmp_path / "set")
+    for number in (0, 1, 2, 4):
+        touch(root / "audio" / "000" / f"00000{number}_3840.ogg")
+    made = prepare_set("openmic", root, tmp_path / "either", settings("openmic", ["val_share=0"]))
+    lacking = ("000003_3840", "000005_3840")
+    assert made.counts == ({"train": 4, "test": 2},)
+    assert made.remarks == {"rated clips with an embedding and without a sound file": lacking}
+    made = prepare_set("openmic", root, tmp_path / "both", settings("openmic", ["val_share=0", "media=both"]))
+    assert made.counts == ({"train": 3, "test": 1},) and made.remarks == {"rated clips without a file": lacking}
+    assert all(set(clip.media) == {"audio", "vggish"} for clip in clips_of(made.manifests[0]).values())
+
+
 def with_keys(path: Path, pickled: bytes, num: int = 1) -> Path:
     """A .npz whose array `keys` is a pickle, as numpy writes one of `num` objects."""
     header = io.BytesIO()
@@ -269,13 +282,17 @@ def test_irmas(shared_data: Path, tmp_path: Path) -> None:
             touch(root / "IRMAS-TrainingData" / "pia" / f"{name}.wav")
     touch(root / "IRMAS-TrainingData" / "pia" / "001__[org][nod][cla]0009__1.wav")
     touch(root / "IRMAS-TrainingData" / "pia" / "piano.wav")
-    touch(root / "IRMAS-TestingData-Part1" / "Part1" / "no note-1.wav")
+    tests = root / "IRMAS-TestingData-Part1" / "Part1"
+    touch(tests / "no note-1.wav")
+    touch(tests / "loud-1.WAV")
+    for name in ("loud-1.txt", "no sound-2.txt"):
+        (tests / name).write_text("voi")
     made = prepare_set("irmas", root, tmp_path / "out", settings("irmas", ["val_share=0.3"]))
-    assert made.counts == ({"train": 11, "val": 4, "test": 1},)
+    assert made.counts == ({"train": 11, "val": 4, "test": 2},)
     odd = ("pia/001__[org][nod][cla]0009__1.wav", "pia/piano.wav")
-    assert set(made.remarks.values()) == {odd, ("no note-1.wav",)}
+    assert set(made.remarks.values()) == {odd, ("no note-1.wav",), ("no sound-2.txt",)}
     clips = read_manifest(made.manifests[0]).clips
-    (test,) = [clip for clip in clips if clip.split == "test"]
+    test, _ = [clip for clip in clips if clip.split == "test"]
     assert test.labels == ("electric guitar", "voice") and test.group == "test piece 02 - And The Body Will Die"
     assert Counter(clip.labels for clip in clips if clip.split != "test") == {("piano",): 14, ("clarinet",): 1}
     told = {(clip.group, clip.genre) for clip in clips if clip.labels == ("piano",)}

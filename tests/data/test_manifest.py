@@ -185,13 +185,15 @@ def test_labels_splits_and_hashes(tmp_path):
         GOOD | {"labels": ["bell", "ant"]},
         GOOD | {"id": "b", "split": "test", "group": "h", "relevances": {"cow": 0.5}},
         GOOD | {"id": "c", "labels": []},
-    )
+        {**{key: GOOD[key] for key in GOOD if key != "labels"}, "id": "d", "split": "val", "group": "i",
+         "sources": [{"label": "dog", "start_s": 0.0, "end_s": 1.0}]},
+    )  # fmt: skip
     manifest = read_manifest(path)
-    assert manifest.label_names() == ("ant", "bell", "cow") and manifest.splits == ("train", "test")
+    assert manifest.label_names() == ("ant", "bell", "cow", "dog") and manifest.splits == ("train", "test", "val")
     assert manifest.clips[1].labels is None and manifest.clips[2].labels == ()
     assert [clip.id for clip in manifest.split("train")] == ["a", "c"]
-    with pytest.raises(InputError, match=r"split: no clip is in 'val' \(splits here: train, test\)"):
-        manifest.split("val")
+    with pytest.raises(InputError, match=r"split: no clip is in 'dev' \(splits here: train, test, val\)"):
+        manifest.split("dev")
     first = manifest.fingerprint(manifest.split("train"))
     assert len(first) == 64 and first == manifest.fingerprint(manifest.split("train"))
     assert first != manifest.fingerprint(manifest.split("train")[::-1]) != manifest.fingerprint(manifest.clips)

@@ -195,6 +195,9 @@ def test_per_second_loss_averages_the_steps_of_a_second():
     cells += [(logits[0, 4], activity[0, 2]), (logits[1, :2].mean(0), activity[1, 0]), (logits[1, 2], activity[1, 1])]
     given, truth = (torch.cat([cell[i] for cell in cells]) for i in (0, 1))
     torch.testing.assert_close(head.loss(output, targets), binary_cross_entropy_with_logits(given, truth))
+    # Clips without labels are known second by second all the same.
+    unlabelled = Targets(activity=activity, labels=torch.zeros(3, CLASSES), label_mask=torch.zeros(3, CLASSES).bool())
+    torch.testing.assert_close(head.loss(output, unlabelled), binary_cross_entropy_with_logits(given, truth))
 
 
 def test_steps_longer_than_a_second_count_in_every_second_that_they_cover():

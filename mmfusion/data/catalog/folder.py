@@ -6,6 +6,7 @@ one split: `group` finds the recording in a file's name.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmfusion.data.media import probe
 from mmfusion.types import Clip, InputError
 
 SPLITS = ("train", "val", "test")
+UNREAD = "files without sound and pictures, or with a name that is not UTF-8"
 
 
 @configclass
@@ -46,7 +48,9 @@ def prepare(root: Path, out: Path, config: FolderConfig) -> Prepared:
     if not clips:
         raise InputError(f"{root}: no folder in it holds a file with sound or pictures (one folder a class)")
     clips = [replace(clip, split=clip.id.split("/")[0]) for clip in clips] if split_already else _split(clips, config)
-    return write_set({out / "manifest.jsonl": clips}, {"files without sound and pictures": unread})
+    return write_set(
+        {out / "manifest.jsonl": clips}, {"files without sound and pictures, or with a name that is not UTF-8": unread}
+    )
 
 
 def _folders(root: Path) -> list[Path]:
@@ -70,9 +74,10 @@ def _class_clips(folder: Path, root: Path, out: Path, pattern: re.Pattern[str] |
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
         name = file.relative_to(root).as_posix()
         try:
+            name.encode()
             info = probe(file)
-        except InputError:
-            unread.append(name)
+        except (InputError, UnicodeEncodeError):  # a name in another encoding cannot stand in a manifest
+            unread.append(os.fsencode(name).decode(errors="backslashreplace"))
             continue
         path = media_path(file, out)
         media = {key: path for key, there in (("audio", info.has_audio), ("video", info.has_video)) if there}

@@ -39,10 +39,14 @@ class IrmasConfig:
 def prepare(root: Path, out: Path, config: IrmasConfig) -> Prepared:
     """Writes `out/manifest.jsonl`; training clips have one label, test clips one or more. InputError as usual."""
     training, odd = _training(root / TRAINING, out, config)
-    testing, untold = _testing(root, out)
+    testing, untold, silent = _testing(root, out)
     if not training and not testing:
         raise InputError(f"{root}: holds neither {TRAINING}/<class>/*.wav nor {TESTING}/**/*.wav")
-    remarks = {"training files whose name is not of the set's form": odd, "test files without a .txt": untold}
+    remarks = {
+        "training files whose name is not of the set's form": odd,
+        "test files without a .txt": untold,
+        "test .txt without a sound": silent,
+    }
     return write_set({out / "manifest.jsonl": [*training, *testing]}, remarks)
 
 
@@ -74,11 +78,16 @@ def _genre(stem: str) -> str | None:
     return next((tag for tag in tags if tag in GENRES), None)
 
 
-def _testing(root: Path, out: Path) -> tuple[list[Clip], list[str]]:
+def _testing(root: Path, out: Path) -> tuple[list[Clip], list[str], list[str]]:
+    """The clips, the sounds that no .txt tells of, and the .txt whose sound is not there."""
     clips, untold = [], []
-    for file in sorted(path for folder in sorted(root.glob(TESTING)) for path in folder.rglob("*.wav")):
-        note = file.with_suffix(".txt")
-        if not note.is_file():
+    files = sorted(path for folder in root.glob(TESTING) for path in folder.rglob("*"))
+    notes = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+    for file in files:
+        if file.suffix.lower() != ".wav":
+            continue
+        note = notes.pop(file.with_suffix(""), None)
+        if note is None:
             untold.append(file.name)
             continue
         told = read_text(note).split()
@@ -89,4 +98,5 @@ def _testing(root: Path, out: Path) -> tuple[list[Clip], list[str]]:
         labels = tuple(name for short, name in CLASSES.items() if short in told)
         clips.append(Clip(id=f"test-{file.parent.name}-{file.stem}", media={"audio": media_path(file, out)},
                           split="test", group=f"test piece {piece}", labels=labels))  # fmt: skip
-    return clips, untold
+    parted = {part for part, note in notes.items() if note.name.lower() != "readme.txt"}
+    return clips, untold, sorted(part.name + ".txt" for part in parted)

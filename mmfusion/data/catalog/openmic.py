@@ -29,8 +29,8 @@ RATED, METADATA = "openmic-2018-aggregated-labels.csv", "openmic-2018-metadata.c
 
 @configclass
 class OpenmicConfig:
-    media: Literal["audio", "vggish", "both"] = "both"
-    """What a clip must have to be taken: its ogg file, its VGGish embedding from the npz, or either."""
+    media: Literal["audio", "vggish", "both", "either"] = "either"
+    """What a clip must have to be taken: its ogg file, its VGGish embedding from the npz, both, or either."""
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Part of the training artists that validates."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -45,7 +45,7 @@ def prepare(root: Path, out: Path, config: OpenmicConfig) -> Prepared:
     artists = _artists(root / METADATA)
     split_of = _splits(root / "partitions", sorted(ratings), artists, config)
     row_of = {key: row for row, key in enumerate(arrays["sample_key"])} if arrays else {}
-    clips, missing, unsplit = [], [], []
+    clips, missing, unsplit, partial = [], [], [], []
     for key in sorted(ratings):
         file = root / "audio" / key[:3] / f"{key}.ogg"
         media = {"audio": media_path(file, out)} if config.media != "vggish" and file.is_file() else {}
@@ -54,16 +54,22 @@ def prepare(root: Path, out: Path, config: OpenmicConfig) -> Prepared:
             # As published: quantized to 8 bits; the steps keep that scale.
             write_features(features, arrays["X"][row_of[key]].astype(np.float32), RATE)
             media["vggish"] = media_path(features, out)
-        if not media:
+        if not media or (config.media == "both" and len(media) < 2):
             missing.append(key)
         elif key not in split_of:
             unsplit.append(key)
         else:
+            if config.media == "either" and arrays and "audio" not in media:
+                partial.append(key)
             clips.append(Clip(id=key, media=media, split=split_of[key], group=artists.get(key, key), end_s=LENGTH_S,
                               relevances=ratings[key]))  # fmt: skip
     if not clips:
         raise InputError(f"{root}: no rated clip has a file (audio/<abc>/<key>.ogg) or an embedding ({ARCHIVE})")
-    remarks = {"rated clips without a file": missing, "rated clips in neither part of split01": unsplit}
+    remarks = {
+        "rated clips without a file": missing,
+        "rated clips with an embedding and without a sound file": partial,
+        "rated clips in neither part of split01": unsplit,
+    }
     return write_set({out / "manifest.jsonl": clips}, remarks)
 
 
