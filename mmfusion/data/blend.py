@@ -62,7 +62,7 @@ class Plan:
     """What is to be mixed into one clip: places of other clips, and how."""
 
     united: tuple[tuple[int, float], ...] = ()
-    """(place, level in dB against the clip)"""
+    """(place, level in dB against the clip itself), no place twice"""
     mixed: tuple[int, float] | None = None
     """(place, weight of the clip itself)"""
 
@@ -116,7 +116,7 @@ class Pools:
             pools = self._by_genre[self.genres[place]] if config.unite.same_genre else self._of_other_kinds
             for _ in range(int(rng.integers(1, config.unite.num_clips + 1))):
                 other = _partner(pools, int(self.kinds[place]), rng)
-                if other is not None:
+                if other is not None and all(other != place for place, _ in united):
                     united += ((other, rng.uniform(*config.unite.level_db)),)
         if config.mixup is None:
             return Plan(united)
@@ -156,15 +156,17 @@ def mixup(own: Example, other: Example, weight: float, *, equal_power: bool) -> 
     return replace(own, inputs=inputs, labels=labels, label_mask=known, activity=activity)
 
 
-def unite(own: Example, other: Example, level_db: float) -> Example:
+def unite(own: Example, other: Example, level_db: float, alone: Example | None = None) -> Example:
     """The clip with another added at `level_db` against its own power; it has whatever one of them has.
 
-    A class is known when both know it, or when one knows that it is there. Silence is added as it is.
+    `alone` is the clip as it was before others were added, whose power counts. A class is known when both know it, or
+    when one knows that it is there. Silence is added as it is.
     """
     inputs = {}
     for name, raw in own.inputs.items():
         added = other.inputs.get(name)
-        inputs[name] = _add(raw, added, 1.0, _levelling(raw, added, level_db))
+        power_of = raw if alone is None else alone.inputs[name]
+        inputs[name] = _add(raw, added, 1.0, _levelling(power_of, added, level_db))
     labels = activity = known = None
     if own.labels is not None and other.labels is not None:
         assert own.label_mask is not None and other.label_mask is not None

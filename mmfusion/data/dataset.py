@@ -86,8 +86,9 @@ class ClipDataset(Dataset[Example]):
             return example
         rng = generator(self.seed, self.epoch, clip.id, f"blend{again}")
         plan = self._pools.draw(self.config.augment.blend, index, rng)
+        alone = example
         for number, (place, level_db) in enumerate(plan.united):
-            example = unite(example, self._other(place, f"united {number} {clip.id}{again}"), level_db)
+            example = unite(example, self._other(place, f"united {number} {clip.id}{again}"), level_db, alone)
         if plan.mixed is not None:
             place, weight = plan.mixed
             other = self._other(place, f"mixed {clip.id}{again}")

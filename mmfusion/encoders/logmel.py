@@ -192,9 +192,12 @@ def random_filters(num: int, bands: int, most_db: float, device: torch.device) -
 
 
 def _random_block(lengths: Tensor, size: int, widest: int) -> Tensor:
-    """(B, size) bool: one block of random width 0..widest at a random place inside each row's first `lengths`."""
+    """(B, size) bool: one block of random width 0..widest at a random place inside each row's first `lengths`.
+
+    At most half of them, as the bound p of Park et al. 2019 sees to: a block never hides a whole short clip.
+    """
     draw = torch.rand(2, len(lengths), device=lengths.device)
-    width = torch.minimum((draw[0] * (widest + 1)).long(), lengths)
+    width = torch.minimum((draw[0] * (widest + 1)).long(), lengths // 2)
     start = (draw[1] * (lengths - width + 1)).long()
     place = torch.arange(size, device=lengths.device)
     return (place >= start.unsqueeze(1)) & (place < (start + width).unsqueeze(1))

@@ -106,6 +106,26 @@ def test_an_added_clip_has_the_level_that_was_asked_for(level_db: float) -> None
     assert measured == pytest.approx(level_db, abs=0.01)
 
 
+def test_every_added_clip_has_its_level_against_the_clip_itself() -> None:
+    own, others = example(0), [example(1), example(2)]
+    united = own
+    for other in others:
+        before = united.inputs["audio"].data
+        united = unite(united, other, 6.0, own)
+        added = united.inputs["audio"].data - before
+        powers = [np.mean(np.square(data)) for data in (added, own.inputs["audio"].data)]
+        assert 10 * np.log10(powers[0] / powers[1]) == pytest.approx(6.0, abs=1e-3)
+
+
+@given(seed=st.integers(0, 200))
+@settings(max_examples=30, deadline=None)
+def test_no_clip_is_added_twice(seed: int) -> None:
+    pools = Pools(clips([None, None, None]))
+    plan = pools.draw(BlendConfig(unite=UniteConfig(probability=1.0, num_clips=9)), 0, np.random.default_rng(seed))
+    places = [place for place, _ in plan.united]
+    assert places and len(set(places)) == len(places) and set(places) <= {1, 2}
+
+
 def test_united_labels_are_those_of_both_and_a_known_presence_is_enough() -> None:
     both = unite(example(0, (0, 1, 0), (True, True, False)), example(1, (1, 0, 0), (True, False, True)), 0.0)
     assert both.labels.tolist() == [1, 1, 0]

@@ -153,6 +153,8 @@ def test_spec_augment_keeps_to_its_widths_and_to_real_time() -> None:
     blank = spec_augment(stream, config).data == 0
     assert blank.all(1).sum(1).max() == 5 and blank.all(1).sum(1).min() == 0
     assert blank.all(2).sum(1).max() == 5 and not blank.all(2)[:, 12:].any()
+    short = Stream(torch.ones(200, 40, 20), torch.arange(40).expand(200, 40) < 4, 10.0)
+    assert (spec_augment(short, config).data == 0).all(2).sum(1).max() == 2, "a short clip is never hidden as a whole"
 
 
 def test_wrong_settings_are_input_errors() -> None:
