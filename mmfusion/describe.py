@@ -1,8 +1,8 @@
 """What a model says of clips: probabilities of every label head, activity second by second, sentences.
 
 What it says of the windows of a clip is joined here too: probabilities by `data.windows.aggregate`, the activity of a
-second as the mean over every step, of every window, each by the share of the second that it covers, as label heads
-learn it.
+second as the mean probability over every step, of every window, each by the share of the second that it covers (label
+heads learn the mean of the logits, by the same shares).
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def predict_file(predictor: Predictor, path: Path | None, asked: Asked) -> dict[
     end_s = min(parts[-1][0].end_s or 0.0, length_s or math.inf)
     fitting = asked.fits_thresholds(predictor.config)
     if not fitting and predictor.label_head in predictor.thresholds:
-        warnings.append(f"{predictor.label_head}: thresholds were tuned on other windows than these, so 0.5 decides")
+        warnings.append(f"{predictor.label_head}: thresholds were tuned on other windows; 0.5 decides what is detected")
     if predictor.silent_heads:
         warnings.append(f"{', '.join(predictor.silent_heads)}: not said; one label head and one caption head answer")
     found |= _labels(predictor, said, end_s, fitting) | _captions([extra for *_, extra in parts], asked)
@@ -181,7 +181,8 @@ def _window(predictor: Predictor, clip: Clip, said: Said, extra: Row) -> Row:
 def _labels(predictor: Predictor, said: Said, end_s: float, fitting: bool) -> Row:
     """What a label head says of a whole file that ends at `end_s` seconds, and what is decided by it.
 
-    Tuned thresholds decide where they are `fitting`, else 0.5 does.
+    Tuned thresholds decide what is detected where they are `fitting`, else 0.5 does. Seconds have no windows: what was
+    tuned for them always decides about events.
     """
     head, labels = predictor.label_head, predictor.facts.labels
     if head is None:

@@ -59,7 +59,7 @@ def test_windows_that_share_the_clip_say_what_the_whole_says(num: int, size: int
 
 @pytest.mark.parametrize("rate", [1 / 0.96, 3.125, 0.5, 4.0])
 def test_a_second_counts_its_steps_as_the_loss_does(rate: float) -> None:
-    """What is said of a second is the mean by which the head learnt it."""
+    """What is said of a second weighs its steps as the mean of logits does that the head learns."""
     steps = Stream(torch.randn(1, 9, 2), torch.ones(1, 9, dtype=torch.bool), rate)
     (said,) = told(steps.data, steps.mask, rate, [0.0])
     assert said.activity is not None

@@ -117,18 +117,29 @@ def _difference(decisions: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
 
 def _example(clip: str, told: Mapping[str, tuple[Job, Mapping[str, Row]]], differs: bool) -> Example:
     truth = next(iter(told.values()))[1][clip]["truth"]
-    labels = None if truth["labels"] is None else tuple(truth["labels"])
-    answers = tuple(_answer(job, rows[clip], labels) for job, rows in told.values())
+    rated = truth.get("relevances") or {}
+    named = dict.fromkeys([*(truth["labels"] or ()), *rated])
+    labels = tuple(label for label in named if _is_there(truth, label))
+    answers = tuple(_answer(job, rows[clip], truth) for job, rows in told.values())
+    labels = None if truth["labels"] is None and not rated else labels
     return Example(clip, labels, tuple(truth["captions"]), answers, differs)
 
 
-def _answer(job: Job, row: Row, truth: tuple[str, ...] | None) -> Answer:
+def _is_there(truth: Row, label: str) -> bool | None:
+    """Whether a clip has the class: by its rating, else by its labels; None when neither says."""
+    rating = (truth.get("relevances") or {}).get(label)
+    if rating is not None:
+        return rating >= THRESHOLD
+    return None if truth["labels"] is None else label in truth["labels"]
+
+
+def _answer(job: Job, row: Row, truth: Row) -> Answer:
     guesses: list[Guess] = []
     captions: list[str] = []
     for _, head, said in _heads(job, row):
         if isinstance(head, LabelsConfig):
             falling = sorted(said.items(), key=lambda pair: -pair[1])[:TOP]
-            guesses += [Guess(label, chance, None if truth is None else label in truth) for label, chance in falling]
+            guesses += [Guess(label, chance, _is_there(truth, label)) for label, chance in falling]
         else:
             captions.append(said)
     return Answer(job.row, tuple(guesses), tuple(captions))

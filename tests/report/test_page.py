@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from mmfusion.data.features import write_features
 from mmfusion.data.manifest import write_manifest
 from mmfusion.data.media import write_picture, write_sound
 from mmfusion.report.comparison import Job
-from mmfusion.report.examples import choose, decisions
+from mmfusion.report.examples import choose, decisions, find_examples
 from mmfusion.report.footage import outline
 from mmfusion.report.page import as_markup, write_page
 from mmfusion.report.palette import looks
@@ -140,6 +141,20 @@ def test_features_have_no_pictures(tmp_path: Path) -> None:
     rows = {"audio": {"set": {**alone, "model.fusion": {"depth": "none"}}}}
     text, _ = build(tmp_path, media=False, rows=rows)
     assert text.count("no pictures, no sound") == 6 and "<img" not in text
+
+
+def test_what_was_rated_is_the_truth_of_rated_clips(tmp_path: Path) -> None:
+    _, jobs = build(tmp_path)
+    for job in jobs:
+        path = job.config.folder / "predictions.test.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["truth"] |= {"labels": None, "relevances": {"bell": 0.75}}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for example in find_examples(jobs, {}, "test", 4):
+        assert example.labels == ("bell",)
+        true = {guess.label: guess.true for answer in example.answers for guess in answer.guesses}
+        assert true == {"bell": True, "rain": None}
 
 
 def test_no_examples(tmp_path: Path) -> None:
