@@ -32,9 +32,10 @@ def source_rows(config: RunConfig, outputs: Mapping[str, Decision], batch: Batch
             continue
         mixture = batch.inputs[head.input]
         ideal = _arrays(ideal_estimates(targets.sources, mixture, "ratio"))
-        signals = zip(_arrays(targets.sources), _arrays(output.sources), _arrays(mixture.zeroed()), ideal, strict=True)
-        for row, (sources, estimates, mixed, best) in zip(rows, signals, strict=True):
-            row[name] = source_figures(sources, estimates, mixed, best)
+        every = zip(_arrays(targets.sources), _arrays(output.sources), _arrays(mixture.zeroed()), ideal, strict=True)
+        for row, length, signals in zip(rows, mixture.lengths.tolist(), every, strict=True):
+            # What a silent estimate is given depends on the length, so padding must not be scored.
+            row[name] = source_figures(*(signal[..., :length] for signal in signals))
     return rows
 
 

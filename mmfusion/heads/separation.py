@@ -14,6 +14,7 @@ from mmfusion.heads.separation_losses import (
     Consistency,
     SeparationLossConfig,
     added_up,
+    check_mixit,
     consistent,
     separation_loss,
 )
@@ -110,6 +111,8 @@ class _Separation(nn.Module):
         self.num_outputs = config.num_outputs or num_sources
         if self.num_outputs < num_sources:
             raise InputError(f"num_outputs: {self.num_outputs} is fewer than the {num_sources} sources of a mixture")
+        if config.loss.objective == "mixit":
+            check_mixit(self.num_outputs, num_sources)
         self.reads, self.objective = config.input, config.loss
         self.consistency: Consistency = config.consistency
 

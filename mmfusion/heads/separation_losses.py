@@ -166,6 +166,14 @@ def mixit_loss(estimates: Tensor, mixtures: Tensor, known: Tensor, max_db: float
     return torch.where(known, heard, silence(noise, power.sum(-1, keepdim=True), max_db)).mean(-1)
 
 
+def check_mixit(outputs: int, mixtures: int) -> None:
+    """InputError when there are too many outputs or mixtures to try every way to add them up."""
+    if outputs > MAX_MIXIT_OUTPUTS or mixtures > MAX_MIXIT_MIXTURES:
+        most = f"{MAX_MIXIT_OUTPUTS} outputs and {MAX_MIXIT_MIXTURES} mixtures"
+        raise InputError(f"objective: mixit tries every way to add outputs up and takes at most {most}, "
+                         f"there are {outputs} and {mixtures}")  # fmt: skip
+
+
 def added_up(estimates: Tensor, mixtures: Tensor, known: Tensor, measure: Measure, max_db: float | None = None
              ) -> Tensor:  # fmt: skip
     """(B, R, N): estimates (B, S, N) added up to mixtures (B, R, N), each to one, so that the mean cost is the lowest.
@@ -174,10 +182,7 @@ def added_up(estimates: Tensor, mixtures: Tensor, known: Tensor, measure: Measur
     MAX_MIXIT_OUTPUTS and MAX_MIXIT_MIXTURES, else InputError.
     """
     num, outputs = mixtures.shape[1], estimates.shape[1]
-    if outputs > MAX_MIXIT_OUTPUTS or num > MAX_MIXIT_MIXTURES:
-        most = f"{MAX_MIXIT_OUTPUTS} outputs and {MAX_MIXIT_MIXTURES} mixtures"
-        raise InputError(f"objective: mixit tries every way to add outputs up and takes at most {most}, "
-                         f"there are {outputs} and {num}")  # fmt: skip
+    check_mixit(outputs, num)
     ways = torch.tensor(list(product(range(num), repeat=outputs)), device=estimates.device)
     ways = one_hot(ways, num).transpose(1, 2).to(estimates.dtype)
     with torch.no_grad():

@@ -31,7 +31,8 @@ def ideal_estimates(sources: Tensor, mixture: Stream, kind: IdealMask) -> Tensor
         mask = magnitude / magnitude.sum(1, keepdim=True).clamp(min=1e-12)
     else:
         mask = torch.nn.functional.one_hot(magnitude.argmax(1), sources.shape[1]).permute(0, 3, 1, 2)
-    return to_sound(mask * to_spectra(mixture, stft).data[:, None], stft, sources.shape[2])
+    spectra = to_spectra(mixture, stft)
+    return to_sound(mask * spectra.data[:, None], stft, sources.shape[2], spectra.mask[:, None])
 
 
 def split_at(mixture: Stream, split_hz: float) -> Tensor:
@@ -44,6 +45,9 @@ def split_at(mixture: Stream, split_hz: float) -> Tensor:
     if not 0 < split_hz < mixture.rate / 2:
         raise InputError(f"split_hz: must lie between 0 and {mixture.rate / 2:g} Hz, got {split_hz:g}")
     sound = mixture.zeroed().float()
-    frequency = torch.fft.rfftfreq(sound.shape[1], 1 / mixture.rate, device=sound.device)
-    low = torch.fft.irfft(torch.fft.rfft(sound) / (1 + (frequency / split_hz).square()), n=sound.shape[1])
+    low = torch.zeros_like(sound)
+    for row, length in enumerate(mixture.lengths.tolist()):
+        frequency = torch.fft.rfftfreq(length, 1 / mixture.rate, device=sound.device)
+        spectrum = torch.fft.rfft(sound[row, :length]) / (1 + (frequency / split_hz).square())
+        low[row, :length] = torch.fft.irfft(spectrum, n=length)
     return torch.stack([low, sound - low], dim=1)

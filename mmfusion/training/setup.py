@@ -130,7 +130,7 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
         report = build_cache(manifest, config.data, progress=shown)
         vocabulary = _vocabulary(run, manifest)
         if not (run.folder / "labels.json").exists() and not run.weights.exists():
-            run.write_json("labels.json", list(manifest.label_names()))
+            run.write_json("labels.json", list(_classes(run, manifest)))
     cache, lines = ClipCache(manifest, config.data, report.wanted), report.lines()
     mixtures, stored = None, None
     if config.data.mixture is not None:
@@ -155,6 +155,13 @@ def in_whole(manifest: Manifest, splits: Sequence[str], data: DataConfig, window
     """The clips of these splits, and how they are read, where they are evaluated in windows: as long as they are."""
     clips = tuple(clip for split in splits for clip in manifest.split(split))
     return Manifest(manifest.path, clips), replace(data, max_duration_s=windows.max_duration_s)
+
+
+def _classes(run: Run, manifest: Manifest) -> tuple[str, ...]:
+    """The manifest's classes; those of the run whose weights are the first, where the manifest's are among them."""
+    names, start = manifest.label_names(), run.config.training.start_from
+    known = Run.open(start).labels() if start and (Path(start) / "labels.json").exists() else ()
+    return known if set(names) <= set(known) else names
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:

@@ -209,6 +209,8 @@ def test_a_set_with_rooms_is_made_again_after_it_was_moved(sounds: Manifest, tmp
     assert made.remarks["rooms are heard in all splits alike"] == tuple(mixture["impulse_responses"])
     alone = make_mixtures(order(sounds, tmp_path / "alone", mixture, splits=["test"], count=1), progress=False)
     assert not alone.remarks
+    both = make_mixtures(order(sounds, tmp_path / "alone", mixture, splits=["train"], count=1), progress=False)
+    assert set(both.remarks) == {"rooms are heard in all splits alike"}
     rooms.rename(tmp_path / "elsewhere")
     (tmp_path / "out").rename(tmp_path / "moved")
     table = tmp_path / "moved" / "test" / "mix-test-00000.csv"

@@ -196,6 +196,8 @@ def test_four_mixtures_are_learnt_by_heart(name: str) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="num_outputs: 2 is fewer than the 3 sources"):
         make("sigmoid", num_outputs=2)
+    with pytest.raises(InputError, match=r"objective: mixit tries every way .* there are 12 and 3"):
+        make("sigmoid", num_outputs=12, loss={"objective": "mixit"})
     with pytest.raises(InputError, match="by_bin: 6 features are not so many for each of 33 frequencies"):
         make("sigmoid", by_bin=True)
 

@@ -162,6 +162,22 @@ def test_ideal_masks_keep_what_does_not_overlap_and_sum_to_the_mixture() -> None
         torch.testing.assert_close(found.sum(1), tones.sum(1), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["ratio", "binary", "split"])
+def test_padding_changes_no_estimate(name: str) -> None:
+    sources = torch.from_numpy(noise(2, 2, 9000)).float()
+    lengths = torch.tensor([9000, 3001])
+    mask = torch.arange(9000) < lengths[:, None]
+    sources = sources * mask[:, None]
+    for row, length in enumerate(lengths.tolist()):
+        both, alone = Stream(sources.sum(1), mask, RATE), mixtures_of(sources[row : row + 1, :, :length])
+        if name == "split":
+            found, expected = split_at(both, 500.0), split_at(alone, 500.0)
+        else:
+            found = ideal_estimates(sources, both, name)  # type: ignore[arg-type]
+            expected = ideal_estimates(sources[row : row + 1, :, :length], alone, name)  # type: ignore[arg-type]
+        torch.testing.assert_close(found[row, :, :length], expected[0], atol=1e-5, rtol=0)
+
+
 def test_the_ideal_ratio_mask_by_its_definition() -> None:
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann

@@ -70,6 +70,20 @@ def test_a_written_set_gives_the_figures_of_mixtures_on_the_fly(sounds: Path, wr
     theirs = read_rows(fly.folder / "predictions.test.jsonl")
     for row, other in zip(read_rows(run.folder / "predictions.test.jsonl"), theirs, strict=True):
         assert row["id"] == other["id"] and row["truth"] == other["truth"]
+    # A set that lacks one of the classes is tested with the classes of the run.
+    (few := tmp_path / "few").mkdir()
+    clips = [
+        replace(clip, media={key: str(written.parent / file) for key, file in clip.media.items()},
+                sources=tuple(replace(source, media=str(written.parent / source.media)) for source in clip.sources))
+        for clip in read_manifest(written).clips
+        if fly.labels()[0] not in (clip.labels or ())
+    ]  # fmt: skip
+    write_manifest(few / "manifest.jsonl", clips)
+    fewer = train(
+        replace(stored, name="few", data=replace(stored.data, manifest=str(few / "manifest.jsonl"))), quiet=True
+    )
+    assert fewer.labels() == fly.labels() != read_manifest(few / "manifest.jsonl").label_names()
+    assert evaluate(fewer, quiet=True)["num_clips"] == sum(clip.split == "test" for clip in clips)
     assert found["clips"] != expected["clips"], "written mixtures are rounded: not the same clips in one table"
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mmfusion.config import configclass, to_tree, validate
 from mmfusion.data.catalog.prepared import Prepared, count_splits
 from mmfusion.data.catalog.registry import prepare_set, settings
+from mmfusion.data.catalog.tables import read_object
 from mmfusion.data.claim import claim
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest, write_manifest
@@ -117,7 +118,7 @@ def make_mixtures(order: Order, progress: bool = True) -> Prepared:
             mixtures.append(found or _make(out, mixture, opened.cache, order.with_video))
             bar.update(found is None)
     remarks = {why: tuple(_named(ids, opened.unread)) for why, ids in {**left_out, **unused}.items()}
-    return _finish(order, mixtures, {**remarks, **_warnings(order, opened, mixtures, splits)})
+    return _finish(order, mixtures, {**remarks, **_warnings(order, opened, mixtures)})
 
 
 def _make(out: Path, mixture: Mixture, cache: ClipCache, with_video: int | None) -> Mixture:
@@ -154,9 +155,8 @@ def _named(ids: Iterable[str], reasons: Mapping[str, str]) -> Iterator[str]:
     return (f"{clip_id} ({reasons[clip_id]})" if clip_id in reasons else clip_id for clip_id in ids)
 
 
-def _warnings(order: Order, opened: Opened, mixtures: Sequence[Mixture], splits: Sequence[str]
-              ) -> dict[str, tuple[str, ...]]:  # fmt: skip
-    """What was used and is not whole, or not to be had, or is shared, by reason."""
+def _warnings(order: Order, opened: Opened, mixtures: Sequence[Mixture]) -> dict[str, tuple[str, ...]]:
+    """What was used and is not whole, or not to be had, by reason."""
     unshown: dict[str, None] = {}
     partly: dict[str, None] = {}
     for mixture in mixtures:
@@ -169,18 +169,22 @@ def _warnings(order: Order, opened: Opened, mixtures: Sequence[Mixture], splits:
         "clips have pictures that could not be shown": tuple(unshown),
         "clips have pictures of which only a part could be read": tuple(partly),
         "mixtures have no source with a picture": blind if order.with_video is not None else (),
-        "rooms are heard in all splits alike": order.mixture.impulse_responses if len(splits) > 1 else (),
     }
     return {why: names for why, names in found.items() if names}
 
 
 def _finish(order: Order, mixtures: Sequence[Mixture], remarks: Mapping[str, tuple[str, ...]]) -> Prepared:
-    """Writes the manifest of all mixtures that are in the folder, and the report."""
+    """Writes the manifest of all mixtures that are in the folder, and the report of all calls that made them."""
     out = Path(order.out)
-    path = out / "manifest.jsonl"
+    path, report = out / "manifest.jsonl", out / "prepared.json"
     before = read_manifest(path).clips if path.exists() else ()
     clips = {clip.id: clip for clip in (*before, *map(describe_mixture, mixtures))}
     write_manifest(path, clips.values())
-    prepared = Prepared((path,), (count_splits(tuple(clips.values())),), remarks)
-    prepared.save(out / "prepared.json", "mixtures", order)
+    told = read_object(report)["remarks"] if report.exists() else {}
+    if len({clip.split for clip in clips.values()}) > 1:
+        remarks = {**remarks, "rooms are heard in all splits alike": order.mixture.impulse_responses}
+    merged = {why: tuple(dict.fromkeys([*told.get(why, ()), *remarks.get(why, ())])) for why in {**told, **remarks}}
+    told = {why: names for why, names in merged.items() if names}
+    prepared = Prepared((path,), (count_splits(tuple(clips.values())),), told)
+    prepared.save(report, "mixtures", order)
     return prepared
