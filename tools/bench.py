@@ -1,4 +1,4 @@
-"""Measures what the project claims about speed: ratios of two ways, in turns, in one process.
+"""Measures what the documents say about speed: two ways of doing the same, timed in turns in one process, as a ratio.
 
 The exit status is 1 when mixtures are made more slowly than 1,000 a second a core.
 """

@@ -1,4 +1,4 @@
-"""Analyses the errors of a label head: figures of each class, confusion, and the hardest clips as page and tasks.
+"""Analyses the errors of a label head: figures of each class, confusion, and the hardest clips as a page.
 
 Reads the predictions that tools/evaluate.py left in the run's folder. The folder that is written holds index.html with
 players and spectrograms, csv files, and import files for Label Studio with the model's decisions filled in.

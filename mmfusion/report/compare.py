@@ -8,15 +8,17 @@ from pathlib import Path
 from mmfusion.report.comparison import jobs_of, load_comparison
 from mmfusion.report.execute import execute, make_ready
 from mmfusion.report.page import write_page
+from mmfusion.report.picture import as_picture
 from mmfusion.report.table import make_table
 from mmfusion.report.write import as_csv, as_markdown, provenance_lines, read_published
 
 
-def compare(path: str | Path, overrides: tuple[str, ...] = (), publish: bool = False) -> str:
+def compare(path: str | Path, overrides: tuple[str, ...] = (), publish: bool = False,
+            picture: str | Path | None = None) -> str:  # fmt: skip
     """Trains what is missing, evaluates, and returns the table as Markdown.
 
-    Writes reports/<name>/table.md, table.csv and index.html, and with `publish` docs/results/<name>.md. Raises
-    InputError for settings and data that cannot be used; may be interrupted and run again.
+    Writes reports/<name>/table.md, table.csv and index.html, with `publish` docs/results/<name>.md, and an SVG to
+    `picture`. Raises InputError for settings and data that cannot be used; may be interrupted and run again.
     """
     comparison = load_comparison(path, overrides)
     published = read_published(Path(path).parent / comparison.published) if comparison.published else []
@@ -33,6 +35,8 @@ def compare(path: str | Path, overrides: tuple[str, ...] = (), publish: bool = F
     write_page(table, jobs, published, folder / "index.html", command)
     if publish:
         _write(Path("docs/results") / f"{comparison.name}.md", f"{text}\n{made}")
+    if picture is not None:
+        _write(Path(picture), as_picture(table, jobs))
     return text
 
 

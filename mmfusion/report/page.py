@@ -74,7 +74,7 @@ def write_page(
         figure_panels=figure_panels(table, drawn),
         curve_panels=curve_panels(table, jobs, drawn),
         class_sections=class_sections(table, jobs, drawn),
-        examples=_examples(table, jobs),
+        examples=shown_examples(table, jobs),
         published=published,
         made=[as_markup(line.removeprefix("- ")) for line in provenance_lines(table, command)[0 if command else 1 :]],
     )  # fmt: skip
@@ -152,7 +152,7 @@ def _figure(table: Table, row: TableRow, place: int) -> Figure:
     )
 
 
-def _examples(table: Table, jobs: Sequence[Job]) -> list[tuple[Example, Footage]]:
+def shown_examples(table: Table, jobs: Sequence[Job]) -> list[tuple[Example, Footage]]:
     """Examples of the first fold, each with its footage."""
     comparison = table.comparison
     if not comparison.examples:
