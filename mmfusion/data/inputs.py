@@ -42,7 +42,7 @@ class FramesInput:
     """how a picture that is not square becomes square"""
     backend: Literal["pyav", "decord"] = "pyav"
     true_frame_rate: float | None = Field(default=None, gt=0)
-    """frames a second of the recording, for files whose evenly spaced time stamps are wrong; null believes the files"""
+    """frames a second of the recording, for files whose time stamps are wrong; null believes the files"""
 
 
 @configclass

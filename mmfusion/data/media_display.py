@@ -51,6 +51,14 @@ def shown_frames(media: Media, lead_s: float, tally: Tally) -> Iterator[Shown]:
         yield Shown(_giving(held), from_s - lead_s, from_s + own_s)
 
 
+def numbered_frames(media: Media, rate: float, lead_s: float, tally: Tally) -> Iterator[Shown]:
+    """The frames from the file's beginning, for files whose time stamps are wrong: frame k on display at k / rate."""
+    for number, frame in enumerate(decode(media, media.video, tally)):
+        if frame.is_corrupt:
+            tally.add("a frame is damaged")
+        yield Shown(_giving(frame), number / rate - (lead_s if number == 0 else 0.0), (number + 1) / rate)
+
+
 def _stamped(media: Media, tally: Tally) -> Iterator[tuple[VideoFrame, float | None]]:
     """The frames in the order in which they are shown, and their times.
 

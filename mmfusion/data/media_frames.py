@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from mmfusion.data.media_decord import decord_frames
-from mmfusion.data.media_display import Shown, shown_frames
+from mmfusion.data.media_display import Shown, numbered_frames, shown_frames
 from mmfusion.data.media_open import LONGEST_S, Media, MediaError, Tally, decode, open_media
 from mmfusion.data.media_picture import Fit, Painter
 from mmfusion.data.media_probe import probe
@@ -50,6 +50,7 @@ def read_frames(
     backend: Backend = "pyav",
     fit: Fit = "crop",
     hold_stills: bool = True,
+    true_rate: float | None = None,
 ) -> Frames | None:
     """The picture of each step of [start_s, end_s): step k shows the frame on display at start_s + k / rate.
 
@@ -57,7 +58,8 @@ def read_frames(
     which the first frame appears shows that frame. A still picture is one step; with `end_s` it is held throughout
     if `hold_stills`.
     `size_px` is a side of a square or (height, width); `fit`: scale and cut the middle out, stretch, or pad with
-    black. `backend` decord needs that package, and leaves turned and still pictures to PyAV.
+    black. `backend` decord needs that package, and leaves turned and still pictures to PyAV. With `true_rate` the
+    file's time stamps are not looked at (by PyAV): frame k is on display in [k / true_rate, (k + 1) / true_rate).
 
     None when the file has no pictures; MediaError when it cannot be read.
     """
@@ -67,7 +69,7 @@ def read_frames(
     num = None if end_s is None else max(1, math.ceil((end_s - start_s - TOLERANCE_S) * rate))
     lead_s = max(0.0, 1 / rate - 2 * TOLERANCE_S)
     steps = _Steps(lambda k: start_s + k / rate, num, lead_s)
-    return _read(Path(path), steps, Painter(size_px, fit), backend, hold_stills)
+    return _read(Path(path), steps, Painter(size_px, fit), backend, hold_stills, true_rate)
 
 
 def read_frames_at(
@@ -128,7 +130,8 @@ class _Steps:
         return Frames(data, mask, tally.num_broken, tally.reason)
 
 
-def _read(path: Path, steps: _Steps, painter: Painter, backend: Backend, hold_stills: bool = True) -> Frames | None:
+def _read(path: Path, steps: _Steps, painter: Painter, backend: Backend, hold_stills: bool = True,
+          true_rate: float | None = None) -> Frames | None:  # fmt: skip
     tally = Tally()
     # decord 0.6 leaves the padding of rows in pictures that it has turned.
     by_decord = backend == "decord" and not probe(path).rotation_deg
@@ -138,7 +141,9 @@ def _read(path: Path, steps: _Steps, painter: Painter, backend: Backend, hold_st
         if media.is_still:
             steps.num = steps.num if hold_stills and steps.num else 1
             return _read_still(media, steps, painter)
-        if by_decord:
+        if true_rate is not None:
+            shown = numbered_frames(media, true_rate, steps.lead_s, tally)
+        elif by_decord:
             shown = decord_frames(media, steps.lead_s, steps.start_s)
         elif steps.start_s > _SEEK_FROM_S and media.seek(media.video, steps.start_s):
             shown = shown_frames(media, steps.lead_s, tally)

@@ -61,13 +61,9 @@ def _read_frames(path: Path, config: FramesInput, start_s: float, end_s: float) 
     from mmfusion.data.media import probe, read_frames
 
     info = probe(path)
-    pace = 1.0  # seconds of the recording in a second of the file's clock
-    if config.true_frame_rate is not None and info.frame_rate:
-        pace = info.frame_rate / config.true_frame_rate
     # A still picture is one step, however long the clip: given an end, `read_frames` would repeat it up to there.
-    until_s = None if info.is_still else end_s / pace
-    rate, backend = config.rate * pace, config.backend
-    frames = read_frames(path, rate, config.size_px, start_s / pace, until_s, backend=backend, fit=config.fit)
+    frames = read_frames(path, config.rate, config.size_px, start_s, None if info.is_still else end_s,
+                         backend=config.backend, fit=config.fit, true_rate=config.true_frame_rate)  # fmt: skip
     if frames is None:
         return None
     return Raw(np.moveaxis(frames.data, 3, 1), frames.mask, config.rate, _flaw(frames.num_broken, frames.reason))

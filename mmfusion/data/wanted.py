@@ -55,7 +55,10 @@ def list_wanted(manifest: Manifest, config: DataConfig, progress: bool) -> list[
 
 def reading_settings(config: InputConfig) -> str:
     """The settings of an input that decide what is read, as text."""
-    return json.dumps({key: value for key, value in to_tree(config).items() if key not in _NOT_READING}, sort_keys=True)
+    tree = {key: value for key, value in to_tree(config).items() if key not in _NOT_READING}
+    if tree.get("true_frame_rate") is not None:
+        tree["numbered"] = True  # stamps were once rescaled, which is something else where they are all alike
+    return json.dumps(tree, sort_keys=True)
 
 
 def entry_key(content: str, settings: str, start_s: float, end_s: float) -> str:

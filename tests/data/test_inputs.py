@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from mmfusion.config import to_tree, validate
 from mmfusion.data.inputs import DataConfig, FeaturesInput, FramesInput, WaveformInput
+from mmfusion.data.media import write_clip
+from mmfusion.data.reading import read_raw
 from mmfusion.types import InputError
 
 TREE = {"manifest": "m.jsonl", "inputs": {"audio": {"kind": "waveform"}}}
@@ -54,14 +59,19 @@ def test_what_is_wrong_is_named(changes: dict, named: str) -> None:
 
 
 def test_true_frame_rate_replaces_a_wrong_clock(tmp_path):
-    """40 frames that the file puts at 100 a second were recorded at 10: step k of rate 2 is frame 5 k."""
-    import numpy as np
-
-    from mmfusion.data.media import write_clip
-    from mmfusion.data.reading import read_raw
-
+    """40 frames that were recorded at 10 a second, whatever the file says: step k of rate 2 is frame 5 k."""
     frames = np.repeat(np.arange(40, dtype=np.uint8) * 6, 32 * 32 * 3).reshape(40, 32, 32, 3)
-    write_clip(tmp_path / "fast.mp4", frames, 100, None, 16000)
-    raw = read_raw(tmp_path / "fast.mp4", FramesInput(rate=2.0, size_px=32, true_frame_rate=10.0), 1.0, 3.0)
-    shown = raw.data.mean(axis=(1, 2, 3)) / 6
-    np.testing.assert_allclose(shown, [10, 15, 20, 25], atol=0.7)
+    for rate in (1, 100, 1000):
+        write_clip(tmp_path / "wrong.mp4", frames, rate, None, 16000)
+        raw = read_raw(tmp_path / "wrong.mp4", FramesInput(rate=2.0, size_px=32, true_frame_rate=10.0), 1.0, 3.0)
+        np.testing.assert_allclose(raw.data.mean(axis=(1, 2, 3)) / 6, [10, 15, 20, 25], atol=0.7)
+        end = read_raw(tmp_path / "wrong.mp4", FramesInput(rate=10.0, size_px=32, true_frame_rate=10.0), 3.5, 9.0)
+        np.testing.assert_allclose(end.data.mean(axis=(1, 2, 3)) / 6, [35, 36, 37, 38, 39], atol=0.7)
+
+
+def test_frames_without_a_clock_are_counted(shared_data: Path):
+    """Every frame of these films has the time stamp 0."""
+    film = shared_data / "drone" / "Video_V" / "V_BIRD_002.mp4"
+    raw = read_raw(film, FramesInput(rate=10.0, size_px=32, true_frame_rate=10.0), 0.0, 20.0)
+    assert len(raw.data) == 104 and raw.flaw is None
+    assert len({step.tobytes() for step in raw.data}) > 90
