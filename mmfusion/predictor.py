@@ -14,7 +14,7 @@ from mmfusion.data.features import read_features
 from mmfusion.data.inputs import FeaturesInput, WaveformInput
 from mmfusion.data.manifest import read_manifest
 from mmfusion.data.raw import Raw
-from mmfusion.data.reading import MediaReader, read_raw
+from mmfusion.data.reading import layout, read_raw
 from mmfusion.data.scaling import Scaling, gather_scaling, scale
 from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
@@ -51,6 +51,7 @@ class Predictor:
         speaking = [name for name, head in heads if isinstance(head, LabelsConfig | CaptionConfig)]
         self.silent_heads = [name for name in speaking if name not in (self.label_head, self.caption_head)]
         tensors = load_weights(run.weights)
+        self.stored = run.feature_facts()
         self.widths = _widths(run, tensors, features or {})
         words = self.vocabulary.words if self.vocabulary else ()
         self.facts = Facts(run.labels(), words, self.widths, config.data.num_sources)
@@ -112,7 +113,10 @@ class Predictor:
 
     def batch(self, inputs: Mapping[str, Raw]) -> Batch:
         """A batch of one clip; what it does not have is masked."""
-        layouts = MediaReader(self.config.data.inputs, self.config.data.max_duration_s, widths=self.widths).layouts
+        layouts = {
+            name: layout(way, self.widths.get(name), self.stored.get(name, {}).get("rate"))
+            for name, way in self.config.data.inputs.items()
+        }
         return collate([Example("clip", inputs, layouts)]).to(self.device)
 
     def captions(self, fused: dict[str, Stream]) -> list[tuple[str, float]]:
@@ -134,8 +138,8 @@ class Predictor:
 
 
 def _widths(run: Run, tensors: Mapping[str, Tensor], features: Mapping[str, Path]) -> dict[str, int]:
-    """Features a step of each feature input: as the weights have it, else as the files have it."""
-    widths: dict[str, int] = {}
+    """Features a step of each feature input: as training or the weights have it, else as the files have it."""
+    widths = {name: facts["width"] for name, facts in run.feature_facts().items()}
     readers = {encoder.input or name: name for name, encoder in run.config.model.encoders.items()}
     for name, way in run.config.data.inputs.items():
         if not isinstance(way, FeaturesInput):

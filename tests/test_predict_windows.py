@@ -17,11 +17,13 @@ import torch
 from mmfusion.config import load_tree, validate
 from mmfusion.data.features import write_features
 from mmfusion.data.media import write_clip
+from mmfusion.data.raw import Raw
 from mmfusion.evaluate import evaluate, read_rows
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.metrics.captions import CAPTION_METRICS
 from mmfusion.model import build_model
 from mmfusion.predict import Asked, as_text, predict_files
+from mmfusion.predictor import Predictor
 from mmfusion.report import grounding
 from mmfusion.report.asking import asked_for
 from mmfusion.report.grounding import Grounder, measure_grounding
@@ -137,6 +139,16 @@ def test_features_predict_what_the_evaluation_did(of_features: Run) -> None:
         np.testing.assert_allclose(list(found["labels"].values()), list(row["labels"].values()), atol=1e-5)
         (half,) = predict_files(of_features, [], Asked(features={"video": features["video"]}, window_s=1.0))
         assert len(half["windows"]) in (2, 3) and half["labels"] != found["labels"]
+
+
+def test_an_input_that_is_not_there_keeps_its_rate(of_features: Run) -> None:
+    """The rate of the grid must not depend on whether a clip has a file."""
+    facts = of_features.feature_facts()
+    assert facts["audio"]["rate"] == 4.0 and facts["video"]["width"] > 1
+    predictor = Predictor(of_features)
+    raw = Raw(np.zeros((4, facts["video"]["width"]), np.float32), np.ones(4, bool), facts["video"]["rate"])
+    batch = predictor.batch({"video": raw})
+    assert batch.inputs["audio"].rate == facts["audio"]["rate"] and not batch.inputs["audio"].mask.any()
 
 
 def test_features_that_do_not_fit_are_named(of_features: Run, run: Run, tmp_path: Path) -> None:

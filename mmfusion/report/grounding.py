@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from mmfusion.data.manifest import Manifest, read_manifest
 from mmfusion.data.raw import Raw
+from mmfusion.data.reading import window
 from mmfusion.language.grounding import VERDICTS, Grounded, ground, word_tagger
 from mmfusion.language.ontology import Ontology, read_ontology
 from mmfusion.language.rerank import Candidate, agreement, pick, tune_weight
@@ -145,7 +146,9 @@ def look(predictor: Predictor, grounder: Grounder, manifest: Manifest, split: st
     """Every captioned clip of a split of which something can be read."""
     found = []
     for clip in tqdm(manifest.split(split), desc=f"look at {split}", unit="clip", leave=False, disable=quiet):
-        here = replace(clip, media={key: str(manifest.locate(media)) for key, media in clip.media.items()})
+        start_s, end_s = window(clip, predictor.config.data.max_duration_s)
+        media = {key: str(manifest.locate(media)) for key, media in clip.media.items()}
+        here = replace(clip, media=media, start_s=start_s, end_s=end_s)
         inputs, _ = predictor.read(here)
         if inputs and clip.captions:
             batch = predictor.batch(inputs)

@@ -55,6 +55,7 @@ HARMLESS = (
 # What is computed from a run's weights, and so belongs to no other weights.
 RESULTS = ("metrics.*.json", "predictions.*.jsonl", "grounding.json", "grounding.*.json")
 THRESHOLDS = "thresholds.json"
+FEATURES = "features.json"
 
 
 @configclass
@@ -235,7 +236,7 @@ class Run:
         # Nothing was trained here yet: what an attempt with other settings left behind must not decide anything.
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, config)
-        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", THRESHOLDS, *RESULTS)
+        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", THRESHOLDS, FEATURES, *RESULTS)
         part = folder / f"config.yaml.part{os.getpid()}"
         save(config, part)
         os.replace(part, path)
@@ -276,6 +277,10 @@ class Run:
     def labels(self) -> tuple[str, ...]:
         """Class names in the model's order."""
         return tuple(self.read_json("labels.json"))
+
+    def feature_facts(self) -> dict[str, dict[str, Any]]:
+        """`width` and `rate` of every input of precomputed features, by its name, as they were in training."""
+        return self.read_json(FEATURES) if (self.folder / FEATURES).exists() else {}
 
     def vocabulary(self) -> Vocabulary | None:
         path = self.folder / "vocabulary.json"

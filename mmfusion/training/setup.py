@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.dataset import ClipDataset, DatasetOver, collate, gather_facts
-from mmfusion.data.inputs import DataConfig
+from mmfusion.data.inputs import DataConfig, FeaturesInput
 from mmfusion.data.manifest import Manifest, check_groups, read_manifest
 from mmfusion.data.mixtures.clips import MixtureDataset, Mixtures
 from mmfusion.data.mixtures.gather import decoded_manifest
@@ -28,7 +28,7 @@ from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.model import FusionModel, build_model
-from mmfusion.training.run import Run, RunConfig
+from mmfusion.training.run import FEATURES, Run, RunConfig
 from mmfusion.types import Batch, Clip, Facts, InputError
 
 
@@ -132,6 +132,8 @@ def open_material(run: Run, accelerator: Accelerator, quiet: bool = False) -> Ma
         if not (run.folder / "labels.json").exists() and not run.weights.exists():
             run.write_json("labels.json", list(_classes(run, manifest)))
     cache, lines = ClipCache(manifest, config.data, report.wanted), report.lines()
+    with accelerator.main_process_first():
+        _keep_features(run, cache)
     mixtures, stored = None, None
     if config.data.mixture is not None:
         mixtures = Mixtures(manifest, cache, config.data, progress=shown)
@@ -162,6 +164,18 @@ def _classes(run: Run, manifest: Manifest) -> tuple[str, ...]:
     names, start = manifest.label_names(), run.config.training.start_from
     known = Run.open(start).labels() if start and (Path(start) / "labels.json").exists() else ()
     return known if set(names) <= set(known) else names
+
+
+def _keep_features(run: Run, cache: ClipCache) -> None:
+    """What `Run.feature_facts` gives: a file that lacks such an input says nothing about it, and neither do weights."""
+    ways = run.config.data.inputs
+    facts = {
+        name: {"width": layout.shape[0], "rate": layout.rate}
+        for name, layout in cache.layouts.items()
+        if isinstance(ways.get(name), FeaturesInput)
+    }
+    if facts and not (run.folder / FEATURES).exists():
+        run.write_json(FEATURES, facts)
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:
