@@ -202,6 +202,9 @@ def _complaints(clip: Clip) -> Iterator[str]:
     for name, relevance in (clip.relevances or {}).items():
         if not 0 <= relevance <= 1:
             yield f"relevances.{name}: must be between 0 and 1, got {relevance}"
+    for index, caption in enumerate(clip.captions):
+        if not any(letter.isalnum() for letter in caption):
+            yield f"captions.{index}: has no word, got {caption!r}"
     for index, source in enumerate(clip.sources):
         if source.end_s < source.start_s:
             yield f"sources.{index}.end_s: must not be before start_s ({source.start_s}), got {source.end_s}"

@@ -1,4 +1,4 @@
-"""One time grid for several streams: the only place where a rate changes.
+"""One time grid for several streams: the only place where a fusion changes a rate.
 
 Step k of the grid covers [k/R, (k+1)/R) seconds and step i of a stream covers [i/r, (i+1)/r). With o[k, i] the length
 of their overlap and m[i] the stream's mask, the aligned stream is the area-weighted mean of what is real:

@@ -1,7 +1,8 @@
 """Late fusion: each modality has its own recurrent network and its own head; their decisions are mixed.
 
 The equations are in mix.py. A modality that a clip does not have loses its weight for that clip, and the others share
-what it leaves: the clip is decided as if the modality were not part of the model.
+what it leaves (with `normalize`, else they keep theirs): the clip is decided as if the modality were not part of the
+model.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ class Mix(nn.Module):
 
         `batches` holds outputs of `forward` with their targets; it is read once a round of `search_weights`, so it
         may be a list or anything that computes them anew in the same order (two normalised members: one round). The
-        figure is the members' own loss of the mixture, a mean over clips (labels) or over words (captions).
+        figure is the members' own loss of the mixture, a mean over clips (labels) or over words (captions). InputError
+        when there are none.
         """
 
         @torch.no_grad()
@@ -184,7 +186,9 @@ class Mix(nn.Module):
                 found = torch.stack([self._mixture_loss(each, targets).double() for each in mixed])
                 total += len(output.logits) * found.cpu()
                 num_rows += len(output.logits)
-            return total / max(num_rows, 1)
+            if not num_rows:
+                raise InputError("weights: nothing in the validation split says what they are to be tuned by")
+            return total / num_rows
 
         if self.tuned_step is None:
             raise ValueError("only weights of kind tuned are chosen on validation")

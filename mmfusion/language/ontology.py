@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion.language import lexicon
+from mmfusion.language.vocab import WORD
 from mmfusion.types import InputError
 
 Stems = tuple[str, ...]
-_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def _names(label: str) -> list[Stems]:
 
 def _parts(label: str) -> list[Stems]:
     """The words of a short label, without what is done ("playing" of "playing violin")."""
-    words = _WORD.findall(label)
+    words = WORD.findall(label)
     return [(stem(word),) for word in words if len(word) > 2 and not word.endswith("ing")] if len(words) < 4 else []
 
 
 def _stems(text: str) -> Stems:
-    return tuple(stem(word) for word in _WORD.findall(text))
+    return tuple(stem(word) for word in WORD.findall(text))

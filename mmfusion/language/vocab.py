@@ -1,31 +1,34 @@
 """Words and their numbers.
 
-Conventions: lower case; punctuation is dropped, apostrophes and hyphens inside a word stay ("it's", "t-shirt"). The
-first four entries are <pad> <bos> <eos> <unk>, always with the numbers 0 1 2 3.
+Conventions: lower case; punctuation is dropped, apostrophes and hyphens inside a word stay ("it's", "t-shirt"), and so
+do combining marks, in Unicode's composed form. The first four entries are <pad> <bos> <eos> <unk>, always with the
+numbers 0 1 2 3.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
+from unicodedata import normalize
+
+import regex
 
 from mmfusion.types import InputError
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
-_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*(?:['-][\p{L}\p{N}][\p{L}\p{N}\p{M}]*)*")
 
 
 def tokenize(caption: str) -> list[str]:
     """The words of a sentence."""
-    return _WORD.findall(caption.lower().replace("\u2019", "'"))
+    return WORD.findall(normalize("NFC", caption.lower()).replace("\u2019", "'"))
 
 
 @dataclass(frozen=True)

@@ -320,11 +320,12 @@ class _Trainer:
         }
 
     def _keep_vocabulary(self) -> None:
-        path, vocabulary = self.run.folder / "vocabulary.json", self.corpus.vocabulary
+        path, hashes = self.run.folder / "vocabulary.json", self.corpus.hashes()
         if not any(self.run.folder.glob("checkpoint-*")):
-            vocabulary.save(path)
-        elif Vocabulary.load(path) != vocabulary:
-            raise InputError(f"{path}: the sentences hold other words than when this run began; give it another name")
+            self.corpus.vocabulary.save(path)
+            self.run.write_json("sources.json", hashes)
+        elif Vocabulary.load(path) != self.corpus.vocabulary or self.run.read_json("sources.json") != hashes:
+            raise InputError(f"{path}: the sentences are not those with which this run began; give it another name")
 
     def _place_vectors(self, model: LanguageModel) -> None:
         """Puts the vectors into the embedding, and holds their rows where they are to stay."""

@@ -30,7 +30,7 @@ from mmfusion.training.checkpoint import (
 from mmfusion.training.extract import extract_frozen
 from mmfusion.training.log import Log
 from mmfusion.training.optimise import learning_rate_factor, make_average, make_optimiser, set_learning_rate
-from mmfusion.training.parts import load_parts, load_start, tune_mixes
+from mmfusion.training.parts import load_parts, load_start, tunable, tune_mixes
 from mmfusion.training.provenance import provenance
 from mmfusion.training.run import RESULTS, Run, RunConfig
 from mmfusion.training.setup import open_material
@@ -71,6 +71,8 @@ class Trainer:
             self.material.clips(self.config.data.validation_split)
         set_seed(self.config.seed)
         model = self.material.build_model(run)
+        if tunable(model):
+            self.material.clips(self.config.data.validation_split)
         load_start(model, self.settings.start_from, run)
         load_parts(model, self.settings.parts_from, run)
         if self.settings.cache_frozen:

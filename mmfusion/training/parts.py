@@ -51,7 +51,9 @@ def load_start(model: nn.Module, folder: str | None, run: Run) -> None:
     start = _finished_like(run, folder, "training.start_from")
     given = load_weights(start.weights)
     weights = dict(model.state_dict())
-    places = {_WRAPPED.sub("", name): name for name in weights if _WRAPPED.search(name)}
+    # Only where a language model has come since have names moved.
+    moved = not any(_WRAPPED.search(name) for name in given)
+    places = {_WRAPPED.sub("", name): name for name in weights if moved and _WRAPPED.search(name)}
     for name, value in given.items():
         place = places.get(name, name)
         if place not in weights or weights[place].shape != value.shape:
@@ -90,7 +92,7 @@ def tune_mixes(run: Run, material: Material, accelerator: Accelerator, quiet: bo
     The weights minimise the mean loss over the validation split. {} when no head has such weights.
     """
     model = material.build_model(run)
-    tuned = _tunable(model)
+    tuned = tunable(model)
     if not tuned:
         return {}
     found: list[dict[str, list[float]]] = [{}]
@@ -98,7 +100,10 @@ def tune_mixes(run: Run, material: Material, accelerator: Accelerator, quiet: bo
         fit_weights(model, load_weights(run.weights), run.weights)
         model.to(accelerator.device).eval()
         for name, head in tuned.items():
-            weights = head.tune(_Decisions(model, head, run, material, accelerator.device))
+            try:
+                weights = head.tune(_Decisions(model, head, run, material, accelerator.device))
+            except InputError as error:
+                raise InputError(f"{run.folder / 'config.yaml'}: model.heads.{name}: {error}") from error
             found[0][name] = [round(float(weight), 6) for weight in weights]
         save_weights(model.state_dict(), run.weights)
         if not quiet:
@@ -107,7 +112,7 @@ def tune_mixes(run: Run, material: Material, accelerator: Accelerator, quiet: bo
     return found[0]
 
 
-def _tunable(model: FusionModel) -> dict[str, Mix]:
+def tunable(model: FusionModel) -> dict[str, Mix]:
     """The mixtures to tune by their place below `heads`, the innermost first: the outer ones mix what these say."""
     mixes = [(name, module) for name, module in model.heads.named_modules() if isinstance(module, Mix)]
     return {name: mix for name, mix in reversed(mixes) if mix.tunable}

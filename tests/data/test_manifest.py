@@ -12,6 +12,7 @@ from mmfusion.data.manifest import check_groups, read_manifest, write_manifest
 from mmfusion.types import Clip, InputError, Source
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+CAPTIONS = st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: f"a {text}")
 TIMES = st.floats(0, 1e4, allow_nan=False)
 SPANS = st.tuples(TIMES, st.floats(0.001, 100)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -39,7 +40,9 @@ def _clip(draw, name, split_of) -> Clip:
         end_s=draw(st.none() | st.just(end_s)),
         labels=draw(st.none() | st.lists(NAMES, max_size=3).map(tuple)),
         relevances=draw(st.none() | st.dictionaries(NAMES, st.floats(0, 1), max_size=3)),
-        captions=draw(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=3).map(tuple)),
+        captions=draw(
+            st.lists(st.text(st.characters(codec="utf-8"), max_size=20).map("a".__add__), max_size=3).map(tuple)
+        ),
         sources=draw(st.lists(source, max_size=2).map(tuple)),
     )
 
@@ -88,6 +91,7 @@ def written(tmp_path, *lines):
         ({"labels": ["bell", 2]}, r"labels\.1: "),
         ({"relevances": {"bell": 1.5}}, r"relevances\.bell: must be between 0 and 1"),
         ({"captions": [None]}, r"captions\.0: "),
+        ({"captions": ["a dog", "..."]}, r"captions\.1: has no word, got '\.\.\.'"),
         ({"sources": [{"label": "bell", "start_s": 1.0}]}, r"sources\.0\.end_s: field required"),
         ({"sources": [{"label": "bell", "start_s": 1.0, "end_s": 0.5}]}, r"sources\.0\.end_s: "),
         ({"sources": [{"label": "b", "start_s": 1, "end_s": 2, "sen": True}]}, r"sources\.0\.sen: .*did you mean seen"),

@@ -17,6 +17,10 @@ CAPTIONS = ("A red ball bounces.", "a blue ball bounces!", "A siren wails, off-s
 def test_tokenize():
     assert tokenize("A man\u2019s T-shirt, and... 2 dogs!") == ["a", "man's", "t-shirt", "and", "2", "dogs"]
     assert tokenize(" -- <unk> '") == ["unk"]
+    composed, decomposed = "Caf\u00e9 r\u00e9sum\u00e9", "Cafe\u0301 re\u0301sume\u0301"
+    assert tokenize(composed) == tokenize(decomposed) == ["caf\u00e9", "r\u00e9sum\u00e9"]
+    assert tokenize("आदमी गिटार बजाता है।") == ["आदमी", "गिटार", "बजाता", "है"]  # its vowel signs are no letters
+    assert len(tokenize("İstanbul")) == 1
 
 
 def test_words_stand_by_count_then_alphabet():

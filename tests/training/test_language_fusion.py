@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from tiny_run import config_of, write_set
 
 from mmfusion.config import validate
+from mmfusion.data.manifest import read_manifest, write_manifest
 from mmfusion.ensemble import ensemble_done, evaluate_ensemble
 from mmfusion.evaluate import evaluate, in_float32, load_model, predict_clips, read_rows
 from mmfusion.training.checkpoint import load_weights, save_weights
@@ -107,6 +109,36 @@ def test_a_language_model_comes_into_a_trained_run(
     plain = {name.replace(".members.captioner", "").replace(".captioner", ""): after[name] for name in ordered}
     for name, value in before.items():
         assert torch.equal(plain[name], value), name
+
+
+@pytest.mark.parametrize("fusion", [{"depth": "deep"}, {"depth": "late"}], ids=lambda f: f["depth"])
+def test_a_run_with_a_language_model_begins_another(
+    manifest: Path, language_model: Path, tmp_path: Path, fusion: dict
+) -> None:
+    """Every weight finds its own place: those of the modalities, too, and not the language model's in theirs."""
+    late = {"depth": "late", "weight": 0.1, "model": str(language_model)}
+    settings = {**SHORT, "model__fusion": fusion, "model__language": late}
+    first = train(config_of(manifest, tmp_path, name="first", **settings), quiet=True)
+    again = {**settings, "training__start_from": str(first.folder), "training__epochs": 0}
+    second = train(config_of(manifest, tmp_path, name="second", **again), quiet=True)
+    before, after = load_weights(first.weights), load_weights(second.weights)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weights_to_tune_need_something_to_be_tuned_by(manifest: Path, language_model: Path, tmp_path: Path) -> None:
+    late = {"depth": "late", "model": str(language_model)}
+    clips = read_manifest(manifest).clips
+    for name, kept in (
+        ("none", [clip for clip in clips if clip.split != "val"]),
+        ("mute", [replace(clip, captions=()) if clip.split == "val" else clip for clip in clips]),
+    ):
+        path = manifest.parent / f"{name}.jsonl"
+        write_manifest(path, kept)
+        config = config_of(path, tmp_path, name=name, model__language=late, **SHORT)
+        said = "no clip is in 'val'" if name == "none" else "heads.caption: weights: nothing in the validation split"
+        with pytest.raises(InputError, match=said):
+            train(config, quiet=True)
+        assert name == "mute" or not list(config.folder.glob("checkpoint*")), "it is said before anything is trained"
 
 
 def test_a_frozen_captioner_is_the_whole_model(manifest: Path, language_model: Path, tmp_path: Path) -> None:
