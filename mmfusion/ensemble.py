@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfusion.config import save, to_tree, validate
+from mmfusion.data.manifest import read_manifest
 from mmfusion.evaluate import in_float32, load_model, score_split
 from mmfusion.fusion.mix import mix, mix_steps
 from mmfusion.heads.separation import SeparationConfig
@@ -96,9 +97,16 @@ def evaluate_ensemble(folders: Sequence[str | Path], config: RunConfig, split: s
     return run
 
 
-def ensemble_done(folder: Path, folders: Sequence[str | Path], split: str) -> bool:
-    """True when the folder holds figures of these runs together, with the weights that they have now."""
-    return is_scored_from(folder, split, built_from=built_from(map(Path, folders)))
+def ensemble_done(folder: Path, folders: Sequence[str | Path], split: str, config: RunConfig | None = None) -> bool:
+    """True when the folder holds figures of these runs together, with the weights that they have now.
+
+    With `config`, also only those that were made with its search and on the manifest as it lies there now.
+    """
+    facts: dict[str, Any] = {"built_from": built_from(map(Path, folders))}
+    if config is not None:
+        facts["manifest"] = read_manifest(config.data.manifest).file_hash()
+    made = is_scored_from(folder, split, **facts)
+    return made and (config is None or to_tree(Run.open(folder).config.search) == to_tree(config.search))
 
 
 def _check_alike(runs: Sequence[Run]) -> None:

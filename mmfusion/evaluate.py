@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ from mmfusion.model import FusionModel
 from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
-from mmfusion.training.setup import Material, batches_of, open_material
+from mmfusion.training.setup import Material, batches_of, knows_training_clips, open_material
 from mmfusion.types import Clip, InputError
 
 Thresholds = Mapping[str, Mapping[str, float]]
@@ -68,6 +69,9 @@ def evaluate(
     """
     accelerator = accelerator or in_float32()
     material = open_material(run, accelerator, quiet=quiet)
+    if accelerator.is_main_process and not knows_training_clips(run, material):
+        said = "its training split is not that of the run's training; is a clip scored here that the run has learnt?"
+        print(f"warning: {material.manifest.path}: {said}", file=sys.stderr)
     model = accelerator.prepare_model(load_model(run, material), evaluation_mode=True)
     return score_split(model, material, run, split, accelerator, quiet)
 

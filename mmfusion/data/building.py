@@ -7,6 +7,7 @@ again and again in processes of their own until the file at fault is found, whic
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,10 @@ class Job:
 
 # A failure of this "reader" is of no known version, so it is tried again at the next build.
 PASSING = "passing"
+# What readers report as a file's fault and may be another's: the disk's, the network's, or of too many open files.
+_PASSING_ERRORS = frozenset(
+    (errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOMEM, errno.EINTR)
+)
 
 
 @cache
@@ -109,7 +114,8 @@ def _read(job: Job) -> Raw | Absent | Failed:
     try:
         raw = read_raw(job.path, job.input, job.start_s, job.end_s)
     except InputError as error:
-        return Failed(str(error), reader_version(job.input))
+        passing = isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING_ERRORS
+        return Failed(str(error), PASSING if passing else reader_version(job.input))
     except (OSError, MemoryError) as error:
         return Failed(f"{job.path}: {error or type(error).__name__}", PASSING)
     except Exception as error:  # one odd file must not end the build of thousands; it is named in the report

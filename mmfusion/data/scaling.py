@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ def _remembered(cache: ClipCache, clips: Iterable[Clip], name: str) -> Scaling:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Scaling(arrays["mean"], arrays["deviation"])
-    except (OSError, ValueError, KeyError, EOFError):  # not computed yet, or damaged
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # not computed yet, or damaged
         scaling = measure(read_stored(place.entry) for place in places.values())
     content = io.BytesIO()
     np.savez(content, mean=scaling.mean, deviation=scaling.deviation)

@@ -110,7 +110,8 @@ class WindowReader:
         return {name: part.trimmed() for name, part in parts.items() if part.mask.any()}
 
     def _cut(self, clip: Clip, config: WindowsConfig) -> Iterator[Clip]:
-        whole = self.cache.load(clip).values()
+        found = self.cache.load(clip).values()
+        whole = [raw for raw in found if len(raw.mask) > 1] or list(found)  # a still picture alone makes no windows
         length_s = max(len(raw.mask) / raw.rate for raw in whole)
         bare = replace(clip, labels=None, relevances=None, captions=(), sources=())
         for number, (start_s, end_s) in enumerate(spans(length_s, config.length_s, config.hop_s)):
@@ -119,7 +120,9 @@ class WindowReader:
 
 
 def part_of(raw: Raw, start_s: float, end_s: float) -> Raw:
-    """The steps that a stretch of time reaches into."""
+    """The steps that a stretch of time reaches into; a single step (a still picture) is there all the time."""
+    if len(raw.mask) <= 1:
+        return raw
     # 1e-6 steps keep 0.3 * 10 from becoming step 2.
     first, last = int(start_s * raw.rate + 1e-6), int(np.ceil(end_s * raw.rate - 1e-6))
     return replace(raw, data=raw.data[first:last], mask=raw.mask[first:last])

@@ -81,7 +81,7 @@ def _decode(config: RunConfig, whole: list[str] | None, seen: list[Any]) -> None
 def execute(comparison: ComparisonConfig, jobs: Sequence[Job]) -> None:
     """Trains and evaluates every job that is not done, parts before what is built from them.
 
-    The first error stops the rest and is raised; what was finished stays.
+    The first error is raised when the runs that have begun are done; no other is begun, and what was finished stays.
     """
     missing = [job for job in jobs if not _done(job, comparison.split)]
     if not missing:
@@ -130,7 +130,7 @@ def _done(job: Job, split: str) -> bool:
         case Baseline():
             return baseline_done(job.config, job.instead, split)
         case Ensemble(folders):
-            return ensemble_done(run.folder, folders, split)
+            return ensemble_done(run.folder, folders, split, job.config)
         case Reranked():
             return reranked_done(run.folder, job.instead, split)
     if not (run.finished and run.scored(split)):

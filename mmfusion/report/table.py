@@ -138,21 +138,24 @@ def _result(job: Job, split: str) -> Result:
 
 
 def _check_alike(results: Sequence[Result]) -> None:
-    """Rows of one table must be scored on the same clips by the same scorers."""
-    first: dict[str, tuple[Result, dict[str, Any]]] = {}
+    """Rows of one table must be scored by the same scorers, and those of one fold on the same clips."""
+    first: dict[tuple[str | None, str], tuple[Result, Any]] = {}
     for result in results:
-        scored = {key: result.metrics[key] for key in ("split", "clips", "manifest") if key in result.metrics}
+        scored: dict[tuple[str | None, str], Any] = {
+            (result.job.fold, key): result.metrics[key]
+            for key in ("split", "clips", "manifest")
+            if key in result.metrics
+        }
         for head, scores in result.metrics.items():
             if isinstance(scores, dict):
-                scored |= {
-                    f"{head}.{key}": scores[key] for key in ("scorer", "tokenizer", "meteor_version") if key in scores
-                }
-        other, expected = first.setdefault(result.job.fold, (result, scored))
-        for key in scored.keys() & expected.keys():
-            if scored[key] != expected[key]:
+                told = (key for key in ("scorer", "tokenizer", "meteor_version") if key in scores)
+                scored |= {(None, f"{head}.{key}"): scores[key] for key in told}
+        for key, value in scored.items():
+            other, expected = first.setdefault(key, (result, value))
+            if value != expected:
                 raise InputError(
-                    f"{result.run.folder}: {key} differs from that of {other.run.folder} "
-                    f"({scored[key]} and {expected[key]}), so the two do not belong in one table"
+                    f"{result.run.folder}: {key[1]} differs from that of {other.run.folder} "
+                    f"({value} and {expected}), so the two do not belong in one table"
                 )
 
 

@@ -110,7 +110,7 @@ class LmRunConfig:
     """Everything that decides a language model."""
 
     name: str = Field(pattern=r"^[\w.+-]+$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     runs: str = "runs"
     """folder of all runs"""
     sources: dict[str, SourceConfig] = Field(min_length=1)
@@ -148,10 +148,12 @@ def train_lm(config: LmRunConfig, quiet: bool = False) -> Path:
     Raises InputError for settings or sentences that cannot be used, and KeyboardInterrupt when it is asked to stop;
     what was done since the end of the last epoch is then lost.
     """
-    run = _open_run(config)
+    run = _begun(config) or Run(config.folder, config)  # type: ignore[arg-type]  # settings of another kind
     if not run.finished:
         with run.locked():
-            _Trainer(run, config, quiet).fit()
+            _open_run(config)
+            if not run.finished:
+                _Trainer(run, config, quiet).fit()
     return run.folder
 
 
@@ -185,22 +187,28 @@ def _read_source(source: Any) -> list[str]:
     return found
 
 
-def _open_run(config: LmRunConfig) -> Run:
+def _begun(config: LmRunConfig) -> Run | None:
+    """The run when something was trained in its folder, else None. InputError when that has other settings."""
+    path, run = config.folder / "config.yaml", Run(config.folder, config)  # type: ignore[arg-type]
+    if not (path.exists() and (any(config.folder.glob("checkpoint-*")) or run.weights.exists())):
+        return None
+    difference = first_difference(to_tree(load(LmRunConfig, path)), to_tree(config))
+    if difference:
+        raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
+    return run
+
+
+def _open_run(config: LmRunConfig) -> None:
     """The run's folder, made if need be. InputError when it holds a model with other settings."""
     path = config.folder / "config.yaml"
-    # A run's files; its settings are of another kind.
+    if _begun(config) is not None:
+        return
     run = Run(config.folder, config)  # type: ignore[arg-type]
-    if path.exists() and (any(config.folder.glob("checkpoint-*")) or run.weights.exists()):
-        difference = first_difference(to_tree(load(LmRunConfig, path)), to_tree(config))
-        if difference:
-            raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
-        return run
     config.folder.mkdir(parents=True, exist_ok=True)
     run.forget("vocabulary.json", "finished.json", "provenance.json", "metrics.json", "best.safetensors")
     part = config.folder / f"config.yaml.part{os.getpid()}"
     save(config, part)
     os.replace(part, path)
-    return run
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -33,7 +33,7 @@ from mmfusion.training.optimise import learning_rate_factor, make_average, make_
 from mmfusion.training.parts import load_parts, load_start, tunable, tune_mixes
 from mmfusion.training.provenance import provenance
 from mmfusion.training.run import RESULTS, Run, RunConfig
-from mmfusion.training.setup import open_material
+from mmfusion.training.setup import keep_training_clips, knows_training_clips, open_material
 from mmfusion.training.thresholds import tune_run
 from mmfusion.training.validate import figure_of, is_better, validate
 from mmfusion.types import Batch, InputError
@@ -45,7 +45,7 @@ def train(config: RunConfig, quiet: bool = False) -> Run:
     Raises InputError for settings or data that cannot be used, KeyboardInterrupt (after a checkpoint) when the
     process is asked to stop.
     """
-    run = Run.create(config)
+    run = Run.begun(config) or Run(config.folder, config)
     if not run.finished:
         keep_freed_memory()
         AcceleratorState._reset_state()  # precision is fixed once a process otherwise; runs may differ in it
@@ -53,7 +53,11 @@ def train(config: RunConfig, quiet: bool = False) -> Run:
         precision = "no" if config.training.precision == "fp32" else config.training.precision
         accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
         with run.locked() if accelerator.is_main_process else nullcontext():
-            Trainer(run, accelerator, quiet).fit()
+            if accelerator.is_main_process:
+                Run.create(config)
+            accelerator.wait_for_everyone()
+            if not run.finished:
+                Trainer(run, accelerator, quiet).fit()
     return run
 
 
@@ -66,6 +70,11 @@ class Trainer:
         self.quiet = quiet or not accelerator.is_main_process
         self.material = open_material(run, accelerator, quiet)
         self.clips = self.material.clips(self.config.data.train_split)
+        if not knows_training_clips(run, self.material) and any(run.folder.glob("checkpoint-*")):
+            said = f"split {self.config.data.train_split!r} holds other clips than when {run.folder} began"
+            raise InputError(f"{self.material.manifest.path}: {said}; restore them, or give the run another name")
+        if accelerator.is_main_process:
+            keep_training_clips(run, self.material)
         self.pools = class_pools(self.clips) if self.settings.sampling == "balanced" else None
         if self.settings.select is not None or self.config.tuned_heads:
             self.material.clips(self.config.data.validation_split)

@@ -54,8 +54,7 @@ HARMLESS = (
 
 # What is computed from a run's weights, and so belongs to no other weights.
 RESULTS = ("metrics.*.json", "predictions.*.jsonl", "grounding.json", "grounding.*.json")
-THRESHOLDS = "thresholds.json"
-FEATURES = "features.json"
+THRESHOLDS, FEATURES, TRAINING_CLIPS = BEGUN = "thresholds.json", "features.json", "training_clips.json"
 
 
 @configclass
@@ -131,7 +130,7 @@ class RunConfig:
     """Everything that decides a run."""
 
     name: str = Field(pattern=r"^[\w.+-]+$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     runs: str = "runs"
     """folder of all runs"""
     data: DataConfig
@@ -224,19 +223,28 @@ class Run:
     config: RunConfig
 
     @classmethod
-    def create(cls, config: RunConfig) -> Run:
-        """The run's folder, made if need be. InputError when it holds a run with other settings."""
+    def begun(cls, config: RunConfig) -> Run | None:
+        """The run when something was trained in its folder, else None. InputError when that has other settings."""
         folder = config.folder
         path = folder / "config.yaml"
-        if path.exists() and (any(folder.glob("checkpoint-*")) or (folder / "weights.safetensors").exists()):
-            difference = first_difference(to_tree(load(RunConfig, path)), to_tree(config))
-            if difference:
-                raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
-            return cls(folder, config)
+        if not (path.exists() and (any(folder.glob("checkpoint-*")) or (folder / "weights.safetensors").exists())):
+            return None
+        difference = first_difference(to_tree(load(RunConfig, path)), to_tree(config))
+        if difference:
+            raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
+        return cls(folder, config)
+
+    @classmethod
+    def create(cls, config: RunConfig) -> Run:
+        """The run's folder, made if need be; who trains in it holds its lock. InputError as of `begun`."""
+        folder = config.folder
+        path, there = folder / "config.yaml", cls.begun(config)
+        if there is not None:
+            return there
         # Nothing was trained here yet: what an attempt with other settings left behind must not decide anything.
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, config)
-        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", THRESHOLDS, FEATURES, *RESULTS)
+        run.forget("labels.json", "vocabulary.json", "finished.json", "provenance.json", *BEGUN, *RESULTS)
         part = folder / f"config.yaml.part{os.getpid()}"
         save(config, part)
         os.replace(part, path)
@@ -262,6 +270,7 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second process from training the same run; InputError when one is at it. Ends with the process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / "training.lock", timeout=0):
                 yield

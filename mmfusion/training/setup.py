@@ -28,7 +28,7 @@ from mmfusion.heads.caption import CaptionConfig
 from mmfusion.heads.labels import LabelsConfig
 from mmfusion.language.vocab import Vocabulary
 from mmfusion.model import FusionModel, build_model
-from mmfusion.training.run import FEATURES, Run, RunConfig
+from mmfusion.training.run import FEATURES, TRAINING_CLIPS, Run, RunConfig
 from mmfusion.types import Batch, Clip, Facts, InputError
 
 
@@ -176,6 +176,20 @@ def _keep_features(run: Run, cache: ClipCache) -> None:
     }
     if facts and not (run.folder / FEATURES).exists():
         run.write_json(FEATURES, facts)
+
+
+def keep_training_clips(run: Run, material: Material) -> None:
+    """Writes down which clips the run trains on."""
+    clips = material.clips(run.config.data.train_split)
+    run.write_json(TRAINING_CLIPS, {"fingerprint": material.manifest.fingerprint(clips)})
+
+
+def knows_training_clips(run: Run, material: Material) -> bool:
+    """False when the training split holds other clips than those that the run trains, or was trained, on."""
+    if not (run.folder / TRAINING_CLIPS).exists() or run.config.data.train_split not in material.manifest.splits:
+        return True
+    clips = material.clips(run.config.data.train_split)
+    return run.read_json(TRAINING_CLIPS)["fingerprint"] == material.manifest.fingerprint(clips)
 
 
 def check_labels(run: Run, manifest: Manifest) -> None:

@@ -188,6 +188,21 @@ def test_passing_trouble_is_reported_and_tried_again(manifest: Manifest, monkeyp
     assert_complete(manifest, config)
 
 
+def test_a_disk_that_fails_for_a_moment_is_no_fault_of_the_files(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = data_config(manifest)
+
+    def trouble(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("av.open", trouble)
+        assert build_cache(manifest, config, progress=False).failures
+    assert build_cache(manifest, config, progress=False).failures == ()
+    assert_complete(manifest, config)
+
+
 def crash(path: Path, *rest: object) -> Raw | None:
     if path.name == "4.wav":
         os.kill(os.getpid(), signal.SIGSEGV)

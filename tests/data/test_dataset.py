@@ -242,6 +242,9 @@ def test_standardized_features_have_the_training_splits_scale(
     assert len(kept) == 1
     again = open_set(inputs=inputs)
     np.testing.assert_array_equal(again.scaling["flow"].mean, scaled.scaling["flow"].mean)
+    kept[0].write_bytes(kept[0].read_bytes()[:-40])
+    anew = open_set(inputs=inputs)
+    np.testing.assert_array_equal(anew.scaling["flow"].mean, scaled.scaling["flow"].mean)
 
     reader = MediaReader(scaled.config.inputs, 10.0, manifest.locate, {"flow": 5})
     with pytest.raises(InputError, match=r"data\.inputs\.flow\.standardize"):

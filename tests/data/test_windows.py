@@ -16,7 +16,7 @@ from mmfusion.data.cache import build_cache
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import read_manifest, write_manifest
-from mmfusion.data.media import write_sound
+from mmfusion.data.media import write_picture, write_sound
 from mmfusion.data.reading import read_raw
 from mmfusion.data.windows import WindowReader, WindowsConfig, aggregate, spans
 from mmfusion.types import Clip, InputError, Source
@@ -72,6 +72,25 @@ def test_the_normalised_sum_ranks_as_the_mean_does(chances: np.ndarray) -> None:
     np.testing.assert_allclose(found * mean.max(), mean, atol=1e-12)
     for how in ("mean", "max", "han2016"):
         np.testing.assert_allclose(aggregate(chances[::-1], how), aggregate(chances, how), atol=1e-12)
+
+
+def test_a_still_picture_is_in_every_window_and_makes_none(tmp_path: Path) -> None:
+    write_sound(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 6 * 8000), 8000)
+    write_picture(tmp_path / "still.png", np.full((16, 16, 3), 200, np.uint8))
+    clips = [
+        Clip("both", {"audio": "long.wav", "video": "still.png"}, "test", "a"),
+        Clip("still", {"video": "still.png"}, "test", "b"),
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", clips)
+    manifest = read_manifest(tmp_path / "manifest.jsonl")
+    inputs = {"audio": {"kind": "waveform", "sample_rate_hz": 8000}, "video": {"kind": "frames", "size_px": 16}}
+    tree = {"manifest": str(manifest.path), "cache": str(tmp_path / "cache"), "cache_workers": 0, "inputs": inputs}
+    data = validate(DataConfig, tree, "test")
+    build_cache(manifest, data, progress=False)
+    reader = WindowReader(ClipCache(manifest, data), manifest.clips, WindowsConfig(length_s=2.0))
+    assert {name: len(own) for name, own in reader.windows.items()} == {"both": 3, "still": 1}
+    for own in reader.windows.values():
+        assert all(reader.load(window)["video"].data.min() > 150 for window in own)
 
 
 def test_a_window_holds_what_the_file_holds_there(tmp_path: Path) -> None:

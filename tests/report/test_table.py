@@ -124,6 +124,16 @@ def test_rows_that_were_scored_otherwise_are_refused(tmp_path: Path, key: str, f
         make_table(comparison, jobs)
 
 
+@pytest.mark.parametrize("seeds", [[0, 1, 2]])
+def test_a_row_without_captions_does_not_hide_two_scorers(tmp_path: Path, seeds: list[int]) -> None:
+    comparison, jobs = make_comparison(tmp_path, seeds=seeds)
+    for number, job in enumerate(jobs):
+        facts = {} if number == 0 else {"caption": {"scorer": f"one {number % 2}"}}
+        make_run(job, lambda _, clip: right_first(4)(clip), **facts)
+    with pytest.raises(InputError, match=r"caption\.scorer differs from that of .*not belong in one table"):
+        make_table(comparison, jobs)
+
+
 def test_a_figure_that_nobody_computed_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no figure labels\.beauty"):
         tiny(tmp_path, figures=[{"name": "labels.beauty", "title": "beauty"}])

@@ -190,6 +190,9 @@ def test_an_ensemble_averages_its_members(manifest: Path, tmp_path: Path) -> Non
     assert not ensemble_done(config.folder, folders, "test")
     both = evaluate_ensemble(folders, config, "test")
     assert ensemble_done(config.folder, folders, "test") and not ensemble_done(config.folder, folders[:1], "test")
+    assert ensemble_done(config.folder, folders, "test", config)
+    changed = config_of(manifest, tmp_path, name="both", training__epochs=1, search={"kind": "greedy", "max_words": 4})
+    assert not ensemble_done(config.folder, folders, "test", changed)
     members = [(evaluate(run, "test", quiet=True), read_rows(run.folder / "predictions.test.jsonl"))[1] for run in runs]
     for row, one, two in zip(read_rows(both.folder / "predictions.test.jsonl"), *members, strict=True):
         for label, chance in row["labels"].items():

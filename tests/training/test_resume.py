@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,13 @@ import torch
 from omegaconf import OmegaConf
 from tiny_run import config_of, tree_of, write_set
 
+from mmfusion.data.manifest import read_manifest, write_manifest
+from mmfusion.evaluate import evaluate
 from mmfusion.training.checkpoint import load_weights
 from mmfusion.training.log import read_log
 from mmfusion.training.loop import train
 from mmfusion.training.run import Run
+from mmfusion.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = {"training__checkpoint_every": 1, "training__accumulate": 2, "training__ema": 0.9,
@@ -133,6 +138,38 @@ def test_interrupt_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.undo()
     stopped = train(config_of(manifest, tmp_path, name="stopped"), quiet=True)
     assert same_weights(stopped, whole)
+
+
+def test_a_second_command_leaves_a_run_that_has_just_begun_alone(tmp_path: Path) -> None:
+    """Before its first checkpoint nothing but the lock says that somebody is at it."""
+    manifest = write_set(tmp_path / "set")
+    config = config_of(manifest, tmp_path)
+    with Run(config.folder, config).locked():
+        Run.create(config).write_json("labels.json", ["kept"])
+        before = {path.name: path.read_bytes() for path in config.folder.iterdir()}
+        with pytest.raises(InputError, match="another process is training this run"):
+            train(config_of(manifest, tmp_path, training__optimiser={"lr": 0.5}), quiet=True)
+        assert {path.name: path.read_bytes() for path in config.folder.iterdir()} == before
+
+
+def test_other_clips_do_not_go_on_with_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = write_set(tmp_path / "set")
+    clips = read_manifest(manifest).clips
+    swapped = {"train": "test", "test": "train"}
+    other = [replace(clip, split=swapped.get(clip.split, clip.split)) for clip in clips]
+    finished = train(config_of(manifest, tmp_path, name="whole"), quiet=True)
+    begun = config_of(manifest, tmp_path, name="begun")
+    shutil.copytree(finished.folder, begun.folder)
+    (begun.folder / "finished.json").unlink()
+    (begun.folder / "checkpoint-1.0").mkdir()
+    (begun.folder / "config.yaml").write_text((begun.folder / "config.yaml").read_text().replace("whole", "begun"))
+    evaluate(finished, quiet=True)
+    assert "warning" not in capsys.readouterr().err
+    write_manifest(manifest, other)
+    with pytest.raises(InputError, match=r"split 'train' holds other clips than when .* began; restore them"):
+        train(begun, quiet=True)
+    evaluate(finished, quiet=True)
+    assert "its training split is not that of the run's training" in capsys.readouterr().err
 
 
 def test_other_seed_gives_other_weights(tmp_path: Path) -> None:
