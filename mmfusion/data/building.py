@@ -55,6 +55,8 @@ class Job:
 
 # A failure of this "reader" is of no known version, so it is tried again at the next build.
 PASSING = "passing"
+ITS_FILE = "<its file>"
+"""stands in the reason of a failure for the path of the file"""
 # What readers report as a file's fault and may be another's: the disk's, the network's, or of too many open files.
 _PASSING_ERRORS = frozenset(
     (errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOMEM, errno.EINTR)
@@ -115,11 +117,13 @@ def _read(job: Job) -> Raw | Absent | Failed:
         raw = read_raw(job.path, job.input, job.start_s, job.end_s)
     except InputError as error:
         passing = isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING_ERRORS
-        return Failed(str(error), PASSING if passing else reader_version(job.input))
+        # Files of the same content share the entry: each is named where it is reported.
+        reason = str(error).replace(str(job.path), ITS_FILE)
+        return Failed(reason, PASSING if passing else reader_version(job.input))
     except (OSError, MemoryError) as error:
-        return Failed(f"{job.path}: {error or type(error).__name__}", PASSING)
+        return Failed(f"{ITS_FILE}: {error or type(error).__name__}", PASSING)
     except Exception as error:  # one odd file must not end the build of thousands; it is named in the report
-        reason = f"{job.path}: the decoder failed with {type(error).__name__}: {error}"
+        reason = f"{ITS_FILE}: the decoder failed with {type(error).__name__}: {error}"
         return Failed(reason, reader_version(job.input))
     return Absent() if raw is None else raw
 
@@ -190,7 +194,7 @@ class _Builder:
 
     def _note_crash(self, job: Job) -> None:
         with ShardWriter(self.folder) as shard:
-            reason = f"{job.path}: the decoder crashed on this file"
+            reason = f"{ITS_FILE}: the decoder crashed on this file"
             shard.put(job.key, Failed(reason, reader_version(job.input)))
             shard.commit()
         self.bar.update(1)

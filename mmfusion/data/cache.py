@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmfusion.data.building import build_shards
+from mmfusion.data.building import ITS_FILE, build_shards
 from mmfusion.data.clips import ClipCache
 from mmfusion.data.inputs import DataConfig
 from mmfusion.data.manifest import Manifest
@@ -139,7 +139,7 @@ def _report(wanted: Sequence[Wanted], index: Mapping[str, Entry], read: set[str]
 def _trouble(want: Wanted, entry: Entry | None) -> str | None:
     if want.key is None:
         return None if want.trouble is None else f"{want.path}: {want.trouble}"
-    return entry.reason if isinstance(entry, Failed) else None
+    return entry.reason.replace(ITS_FILE, str(want.path)) if isinstance(entry, Failed) else None
 
 
 def cannot_write(root: Path, error: OSError) -> InputError:

@@ -29,9 +29,14 @@ def open_part(folder: Path) -> FileIO:
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         file = FileIO(str(folder / f"{uuid.uuid4().hex}.part"), "x")
-        with suppress(OSError):  # a file system without locks: what is abandoned there stays
+        lost = False
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.exists(file.name):
+        except BlockingIOError:
+            lost = True
+        except OSError:  # a file system without locks: what is abandoned there stays
+            pass
+        if not lost and os.path.exists(file.name):
             return file
         file.close()  # it was taken for abandoned before it was locked
 

@@ -188,6 +188,15 @@ def test_passing_trouble_is_reported_and_tried_again(manifest: Manifest, monkeyp
     assert_complete(manifest, config)
 
 
+def test_broken_files_of_one_content_are_named_each(manifest: Manifest) -> None:
+    for name in ("0.wav", "2.wav"):
+        manifest.locate(name).write_bytes(b"")
+    report = build_cache(manifest, data_config(manifest), progress=False)
+    named = {Path(failure.path).name: failure.reason for failure in report.failures}
+    assert set(named) == {"0.wav", "2.wav"} and all(f"{name}: " in reason for name, reason in named.items())
+    assert list(report.by_reason().values()) == [2], "one cause"
+
+
 def test_a_disk_that_fails_for_a_moment_is_no_fault_of_the_files(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
