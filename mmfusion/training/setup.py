@@ -179,8 +179,8 @@ def _keep_features(run: Run, cache: ClipCache) -> None:
 
 
 def keep_training_clips(run: Run, material: Material) -> None:
-    """Writes down which clips the run trains on."""
-    clips = material.clips(run.config.data.train_split)
+    """Writes down which clips the run trains on, whether they can be read or not."""
+    clips = material.manifest.split(run.config.data.train_split)
     run.write_json(TRAINING_CLIPS, {"fingerprint": material.manifest.fingerprint(clips)})
 
 
@@ -188,7 +188,7 @@ def knows_training_clips(run: Run, material: Material) -> bool:
     """False when the training split holds other clips than those that the run trains, or was trained, on."""
     if not (run.folder / TRAINING_CLIPS).exists() or run.config.data.train_split not in material.manifest.splits:
         return True
-    clips = material.clips(run.config.data.train_split)
+    clips = material.manifest.split(run.config.data.train_split)
     return run.read_json(TRAINING_CLIPS)["fingerprint"] == material.manifest.fingerprint(clips)
 
 
