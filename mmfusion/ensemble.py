@@ -50,6 +50,10 @@ class Ensemble(nn.Module):
         return self._models[0].as_sources(outputs, targets)
 
     @property
+    def loss_weights(self) -> dict[str, float]:
+        return self._models[0].loss_weights
+
+    @property
     def steppers(self) -> dict[str, Stepper]:
         return {name: Together([member.steppers[name] for member in self._models]) for name in self._models[0].steppers}
 

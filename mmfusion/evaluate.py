@@ -53,7 +53,7 @@ from mmfusion.separated import score_sources, source_rows, source_truth
 from mmfusion.training.checkpoint import fit_weights, load_weights
 from mmfusion.training.run import Run
 from mmfusion.training.setup import Material, batches_of, knows_training_clips, open_material
-from mmfusion.types import Clip, InputError
+from mmfusion.types import Batch, Clip, Decision, InputError, Separated
 
 Thresholds = Mapping[str, Mapping[str, float]]
 
@@ -154,19 +154,41 @@ def load_model(run: Run, material: Material) -> FusionModel:
 
 @dataclass
 class Losses:
-    """Sums of a split's losses, weighted by clips, in batch order so that any number of processes adds alike."""
+    """Sums of a split's losses, in batch order so that any number of processes adds alike.
 
-    rows: list[tuple[int, int, dict[str, float]]]
-    """(batch number, clips, the heads' losses and figures as `FusionModel.loss` names them, and "loss", the total)"""
+    A head's batch weighs as much as it has of what the head's loss is the mean of: words, known labels, clips. So the
+    means do not depend on how clips are batched.
+    """
 
-    def means(self) -> dict[str, float]:
+    rows: list[tuple[int, dict[str, int], dict[str, float]]]
+    """(batch number, weights by head, the heads' losses and figures as `FusionModel.loss` names them)"""
+
+    def means(self, loss_weights: Mapping[str, float]) -> dict[str, float]:
+        """Means by name (0 where nothing is known), and "loss", the heads' losses by their weights."""
         total: dict[str, float] = {}
-        clips: dict[str, int] = {}
-        for _, count, losses in sorted(self.rows, key=lambda row: row[0]):
+        known: dict[str, int] = {}
+        for _, counts, losses in sorted(self.rows, key=lambda row: row[0]):
             for name, value in losses.items():
-                clips[name] = clips.get(name, 0) + count
+                count = counts[name.partition(".")[0]]
+                known[name] = known.get(name, 0) + count
                 total[name] = total.get(name, 0.0) + value * count
-        return {name: value / clips[name] for name, value in total.items()}
+        means = {name: value / max(known[name], 1) for name, value in total.items()}
+        return {"loss": sum(weight * means.get(f"{head}.loss", 0.0) for head, weight in loss_weights.items()), **means}
+
+
+def _known(model: FusionModel, outputs: Mapping[str, Decision], batch: Batch) -> dict[str, int]:
+    """Of how much each head's loss in a batch is the mean: words that are real, labels that are known, or clips."""
+    mask, found = batch.targets.label_mask, {}
+    for name, output in outputs.items():
+        if isinstance(output, Separated):
+            found[name] = len(batch.ids)
+        elif name in model.steppers:
+            found[name] = len(output.logits)
+        elif output.family == "categorical":
+            found[name] = 0 if mask is None else int(mask.any(dim=1).sum())
+        else:
+            found[name] = 0 if mask is None else int(mask.sum())
+    return found
 
 
 def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
@@ -179,7 +201,8 @@ def predict_clips(model: Any, material: Material, clips: Sequence[Clip], run: Ru
     found, losses = _go_through(model, material, clips, run, accelerator, search, quiet, exact)
     # A mixture is as long as it is made, whatever is read of the clips that it is made from.
     read_s = run.config.data.max_duration_s if material.mixtures is None else math.inf
-    return [_row(clip, found[clip.id], material, read_s) for clip in clips], losses.means()
+    rows = [_row(clip, found[clip.id], material, read_s) for clip in clips]
+    return rows, losses.means(accelerator.unwrap_model(model).loss_weights)
 
 
 def _go_through(model: Any, material: Material, clips: Sequence[Clip], run: Run, accelerator: Accelerator,
@@ -200,8 +223,8 @@ def _go_through(model: Any, material: Material, clips: Sequence[Clip], run: Run,
             batch = batch.to(accelerator.device)
             fused = plain.fusion(plain.encode(batch))
             outputs = plain.decide(fused, batch)
-            total, parts = plain.loss(outputs, batch.targets)
-        losses.rows.append((number, len(batch.ids), {"loss": float(total), **{k: float(v) for k, v in parts.items()}}))
+            _, parts = plain.loss(outputs, batch.targets)
+        losses.rows.append((number, _known(plain, outputs, batch), {key: float(v) for key, v in parts.items()}))
         starts_s = [clips[index].start_s for index in indices] if reader else None
         told = describe(plain, fused, outputs, batch, material.vocabulary, search, starts_s)
         parted = source_rows(run.config, plain.as_sources(outputs, batch.targets), batch)

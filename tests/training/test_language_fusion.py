@@ -155,6 +155,26 @@ def test_a_frozen_captioner_is_the_whole_model(manifest: Path, language_model: P
     assert not torch.equal(after[name], load_weights(third.weights)[name])
 
 
+def test_validation_losses_do_not_depend_on_the_batches(manifest: Path, tmp_path: Path) -> None:
+    """Of clips some of which have no captions and some no labels."""
+    clips = read_manifest(manifest).clips
+    test = [clip for clip in clips if clip.split == "test"]
+    mute, unnamed = {clip.id for clip in test[:3]}, {clip.id for clip in test[2:4]}
+    path = manifest.parent / "partly.jsonl"
+    partly = [replace(clip, captions=()) if clip.id in mute else clip for clip in clips]
+    write_manifest(path, [replace(clip, labels=None) if clip.id in unnamed else clip for clip in partly])
+    config = config_of(path, tmp_path, name="partly", **SHORT)
+    run, found = train(config, quiet=True), []
+    for size in (1, 2, 100):
+        other = Run(run.folder, replace(config, training=replace(config.training, batch_size=size)))
+        material = open_material(other, in_float32(), quiet=True)
+        _, losses = predict_clips(load_model(other, material), material, test, other, in_float32(), None)
+        found.append(losses)
+    for losses in found[1:]:
+        assert losses == pytest.approx(found[0], rel=1e-4)
+    assert found[0]["loss"] == pytest.approx(found[0]["labels.loss"] + found[0]["caption.loss"])
+
+
 def test_what_a_run_was_built_from_is_remembered(manifest: Path, language_model: Path, tmp_path: Path) -> None:
     """A table must not join rows of a run that was trained again since."""
     first = train(config_of(manifest, tmp_path, name="first", **SHORT), quiet=True)
