@@ -59,8 +59,9 @@ class Text(Drawn):
 def as_picture(table: Table, jobs: Sequence[Job]) -> str:
     """The picture as SVG. InputError when a run folder lacks a file.
 
-    Bars are of the first figures that are tested for significance, else of the first. The clip is the first of the
-    page's examples on which the rows differ, one with pictures and sound if there is; without any, bars alone.
+    Bars are of the first figures that are tested for significance, else of the first. The clip is one of the
+    page's examples on which the rows differ (none of them: bars alone): with pictures and sound, something that is both
+    seen and heard, and little else, as far as there is such a one; whoever is right about it.
     """
     drawn = looks(jobs)
     width = 2 * MARGIN + MOST_PANELS * WIDTH + (MOST_PANELS - 1) * GAP
@@ -69,7 +70,7 @@ def as_picture(table: Table, jobs: Sequence[Job]) -> str:
     lines: list[Text] = []
     shown = [pair for pair in shown_examples(table, jobs) if pair[0].differs and _num_shown(pair[1])]
     if shown:
-        example, footage = max(shown, key=lambda pair: _num_shown(pair[1]))
+        example, footage = max(shown, key=lambda pair: _fitness(pair[1]))
         images, below = _images(footage, width, below)
         titles = {row.key: row.title for row in table.rows}
         lines, below = _lines(example, drawn, titles, below)
@@ -97,6 +98,11 @@ def _panels(table: Table, drawn: Mapping[str, Look]) -> tuple[list[Panel], float
 
 def _num_shown(footage: Footage) -> int:
     return (footage.strip is not None) + (footage.spectrogram is not None)
+
+
+def _fitness(footage: Footage) -> tuple[int, bool, int]:
+    manners = [event.manner for event in footage.events]
+    return _num_shown(footage), "seen and heard" in manners, -len(manners)
 
 
 def _images(footage: Footage, width: float, top: float) -> tuple[list[Image], float]:
