@@ -248,6 +248,6 @@ def test_mistakes_are_named(tmp_path: Path, rows: dict, message: str) -> None:
 
 def test_published_captions_are_readable(root: Path) -> None:
     entries = read_published(root / "data" / "published" / "venugopalan2016.yaml")
-    assert len(entries) == 14 and all("to be checked against the PDF" in entry["note"] for entry in entries)
+    assert len(entries) == 14 and all("not checked against the paper" in entry["note"] for entry in entries)
     best = [entry["value"] for entry in entries if entry["system"] == "ensemble"]
     assert best == [31.4, 42.1]
