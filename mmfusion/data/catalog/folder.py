@@ -48,9 +48,7 @@ def prepare(root: Path, out: Path, config: FolderConfig) -> Prepared:
     if not clips:
         raise InputError(f"{root}: no folder in it holds a file with sound or pictures (one folder a class)")
     clips = [replace(clip, split=clip.id.split("/")[0]) for clip in clips] if split_already else _split(clips, config)
-    return write_set(
-        {out / "manifest.jsonl": clips}, {"files without sound and pictures, or with a name that is not UTF-8": unread}
-    )
+    return write_set({out / "manifest.jsonl": clips}, {UNREAD: unread})
 
 
 def _folders(root: Path) -> list[Path]:
