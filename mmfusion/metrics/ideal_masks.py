@@ -47,6 +47,8 @@ def split_at(mixture: Stream, split_hz: float) -> Tensor:
     sound = mixture.zeroed().float()
     low = torch.zeros_like(sound)
     for row, length in enumerate(mixture.lengths.tolist()):
+        if not length:
+            continue
         frequency = torch.fft.rfftfreq(length, 1 / mixture.rate, device=sound.device)
         spectrum = torch.fft.rfft(sound[row, :length]) / (1 + (frequency / split_hz).square())
         low[row, :length] = torch.fft.irfft(spectrum, n=length)

@@ -193,6 +193,12 @@ def test_the_ideal_ratio_mask_by_its_definition() -> None:
     np.testing.assert_allclose(ours, theirs, atol=0.3)
 
 
+def test_a_mixture_without_sound_has_silent_parts() -> None:
+    empty = Stream(torch.zeros(1, 100), torch.zeros(1, 100, dtype=torch.bool), RATE)
+    assert not split_at(empty, 500.0).any() and split_at(empty, 500.0).shape == (1, 2, 100)
+    assert not ideal_estimates(torch.zeros(1, 2, 100), empty, "ratio").any()
+
+
 def test_the_split_parts_a_mixture_at_its_frequency() -> None:
     time = torch.arange(16000) / RATE
     tones = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (100.0, 1500.0)])[None]
