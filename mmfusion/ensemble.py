@@ -101,16 +101,11 @@ def evaluate_ensemble(folders: Sequence[str | Path], config: RunConfig, split: s
     return run
 
 
-def ensemble_done(folder: Path, folders: Sequence[str | Path], split: str, config: RunConfig | None = None) -> bool:
-    """True when the folder holds figures of these runs together, with the weights that they have now.
-
-    With `config`, also only those that were made with its search and on the manifest as it lies there now.
-    """
-    facts: dict[str, Any] = {"built_from": built_from(map(Path, folders))}
-    if config is not None:
-        facts["manifest"] = read_manifest(config.data.manifest).file_hash()
-    made = is_scored_from(folder, split, **facts)
-    return made and (config is None or to_tree(Run.open(folder).config.search) == to_tree(config.search))
+def ensemble_done(folders: Sequence[str | Path], config: RunConfig, split: str) -> bool:
+    """True when the folder of `config` holds these runs' figures, by its search and today's weights and manifest."""
+    manifest = read_manifest(config.data.manifest).file_hash()
+    made = is_scored_from(config.folder, split, built_from=built_from(map(Path, folders)), manifest=manifest)
+    return made and Run.open(config.folder).config.search == config.search
 
 
 def _check_alike(runs: Sequence[Run]) -> None:

@@ -156,8 +156,7 @@ def _pieces(clip: Clip, manifest: Manifest, predictor: Predictor, name: str) -> 
     """The sound of a clip as the run is evaluated on it: some windows of it, or all; nothing where there is none."""
     windows = predictor.config.windows
     start_s, end_s = window(clip, windows.max_duration_s if windows else predictor.config.data.max_duration_s)
-    media = {key: str(manifest.locate(own)) for key, own in clip.media.items()}
-    inputs, _ = predictor.read(replace(clip, media=media, start_s=start_s, end_s=end_s))
+    inputs, _ = predictor.read(replace(manifest.located(clip), start_s=start_s, end_s=end_s))
     if name not in inputs:
         return
     whole = inputs[name]

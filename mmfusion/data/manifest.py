@@ -60,6 +60,10 @@ class Manifest:
         media = clip.media.get(input_name)
         return None if media is None else self.locate(media)
 
+    def located(self, clip: Clip) -> Clip:
+        """The clip with paths that can be opened from anywhere, in the place of those that start at the manifest."""
+        return dataclasses.replace(clip, media={name: str(self.locate(own)) for name, own in clip.media.items()})
+
     def locate(self, media: str) -> Path:
         """A path as it stands in the manifest (of `Clip.media` or `Source.media`) -> a path that can be opened."""
         return self.path.parent / media

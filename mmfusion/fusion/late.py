@@ -1,8 +1,8 @@
 """Late fusion: each modality has its own recurrent network and its own head; their decisions are mixed.
 
-The equations are in mix.py. A modality that a clip does not have loses its weight for that clip, and the others share
-what it leaves (with `normalize`, else they keep theirs): the clip is decided as if the modality were not part of the
-model.
+The equations are in mix.py. A modality that a clip does not have loses its weight for that clip. With `normalize` the
+others share what it leaves, and the clip is decided as if the modality were not part of the model; else they keep their
+own weights.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _done(job: Job, split: str) -> bool:
         case Baseline():
             return baseline_done(job.config, job.instead, split)
         case Ensemble(folders):
-            return ensemble_done(run.folder, folders, split, job.config)
+            return ensemble_done(folders, job.config, split)
         case Reranked():
             return reranked_done(run.folder, job.instead, split)
     if not (run.finished and run.scored(split)):

@@ -147,8 +147,7 @@ def look(predictor: Predictor, grounder: Grounder, manifest: Manifest, split: st
     found = []
     for clip in tqdm(manifest.split(split), desc=f"look at {split}", unit="clip", leave=False, disable=quiet):
         start_s, end_s = window(clip, predictor.config.data.max_duration_s)
-        media = {key: str(manifest.locate(media)) for key, media in clip.media.items()}
-        here = replace(clip, media=media, start_s=start_s, end_s=end_s)
+        here = replace(manifest.located(clip), start_s=start_s, end_s=end_s)
         inputs, _ = predictor.read(here)
         if inputs and clip.captions:
             batch = predictor.batch(inputs)

@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from mmfusion.config import configclass, load, save, to_tree
+from mmfusion.config import configclass, save
 from mmfusion.data.manifest import check_groups, read_manifest
 from mmfusion.data.sampler import epoch_order
 from mmfusion.language.lm import LanguageModel, LmConfig, load_language_model, pad_sentences, perplexities
@@ -52,7 +52,7 @@ from mmfusion.training.optimise import (
     set_learning_rate,
 )
 from mmfusion.training.provenance import commit, hardware, versions
-from mmfusion.training.run import Run, first_difference
+from mmfusion.training.run import Run
 from mmfusion.types import InputError
 
 
@@ -148,7 +148,7 @@ def train_lm(config: LmRunConfig, quiet: bool = False) -> Path:
     Raises InputError for settings or sentences that cannot be used, and KeyboardInterrupt when it is asked to stop;
     what was done since the end of the last epoch is then lost.
     """
-    run = _begun(config) or Run(config.folder, config)  # type: ignore[arg-type]  # settings of another kind
+    run = Run.begun(config) or Run(config.folder, config)  # type: ignore[arg-type]  # settings of another kind
     if not run.finished:
         with run.locked():
             _open_run(config)
@@ -187,23 +187,11 @@ def _read_source(source: Any) -> list[str]:
     return found
 
 
-def _begun(config: LmRunConfig) -> Run | None:
-    """The run when something was trained in its folder, else None. InputError when that has other settings."""
-    path, run = config.folder / "config.yaml", Run(config.folder, config)  # type: ignore[arg-type]
-    if not (path.exists() and (any(config.folder.glob("checkpoint-*")) or run.weights.exists())):
-        return None
-    difference = first_difference(to_tree(load(LmRunConfig, path)), to_tree(config))
-    if difference:
-        raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
-    return run
-
-
 def _open_run(config: LmRunConfig) -> None:
     """The run's folder, made if need be. InputError when it holds a model with other settings."""
-    path = config.folder / "config.yaml"
-    if _begun(config) is not None:
+    path, run = config.folder / "config.yaml", Run(config.folder, config)  # type: ignore[arg-type]
+    if Run.begun(config) is not None:  # type: ignore[arg-type]
         return
-    run = Run(config.folder, config)  # type: ignore[arg-type]
     config.folder.mkdir(parents=True, exist_ok=True)
     run.forget("vocabulary.json", "finished.json", "provenance.json", "metrics.json", "best.safetensors")
     part = config.folder / f"config.yaml.part{os.getpid()}"

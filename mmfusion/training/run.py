@@ -229,7 +229,7 @@ class Run:
         path = folder / "config.yaml"
         if not (path.exists() and (any(folder.glob("checkpoint-*")) or (folder / "weights.safetensors").exists())):
             return None
-        difference = first_difference(to_tree(load(RunConfig, path)), to_tree(config))
+        difference = first_difference(to_tree(load(type(config), path)), to_tree(config))
         if difference:
             raise InputError(f"{path}: {difference}; give the run another name or delete its folder")
         return cls(folder, config)

@@ -207,12 +207,11 @@ def test_an_ensemble_averages_its_members(manifest: Path, tmp_path: Path) -> Non
     runs = [train(config_of(manifest, tmp_path, name=f"m{k}", seed=k, **SHORT), quiet=True) for k in (0, 1)]
     config = config_of(manifest, tmp_path, name="both", **SHORT)
     folders = [run.folder for run in runs]
-    assert not ensemble_done(config.folder, folders, "test")
+    assert not ensemble_done(folders, config, "test")
     both = evaluate_ensemble(folders, config, "test")
-    assert ensemble_done(config.folder, folders, "test") and not ensemble_done(config.folder, folders[:1], "test")
-    assert ensemble_done(config.folder, folders, "test", config)
+    assert ensemble_done(folders, config, "test") and not ensemble_done(folders[:1], config, "test")
     changed = config_of(manifest, tmp_path, name="both", training__epochs=1, search={"kind": "greedy", "max_words": 4})
-    assert not ensemble_done(config.folder, folders, "test", changed)
+    assert not ensemble_done(folders, changed, "test")
     members = [(evaluate(run, "test", quiet=True), read_rows(run.folder / "predictions.test.jsonl"))[1] for run in runs]
     for row, one, two in zip(read_rows(both.folder / "predictions.test.jsonl"), *members, strict=True):
         for label, chance in row["labels"].items():

@@ -98,5 +98,4 @@ def _testing(root: Path, out: Path) -> tuple[list[Clip], list[str], list[str]]:
         labels = tuple(name for short, name in CLASSES.items() if short in told)
         clips.append(Clip(id=f"test-{file.parent.name}-{file.stem}", media={"audio": media_path(file, out)},
                           split="test", group=f"test piece {piece}", labels=labels))  # fmt: skip
-    parted = {part for part, note in notes.items() if note.name.lower() != "readme.txt"}
-    return clips, untold, sorted(part.name + ".txt" for part in parted)
+    return clips, untold, [note.name for note in notes.values() if note.name.lower() != "readme.txt"]
